@@ -1,0 +1,180 @@
+package link
+
+import (
+	"slices"
+	"time"
+
+	"github.com/weft-net/weft/internal/ident"
+)
+
+// Env is what a Tick must know of the world around the link.
+type Env struct {
+	NATed  bool           // this host's endpoints are behind a NAT
+	Relays []ident.HostID // hosts with a direct path, nearest first
+	Sent   uint64         // packets sealed in the session Use so far
+	Spent  bool           // that session has used half of its key's budget
+}
+
+// Tick lets time pass. Call it at least every 100 ms while packets flow, every 250 ms otherwise.
+func (l *Link) Tick(now time.Time, env Env) Out {
+	var out Out
+	l.expireSessions(now, &out)
+	l.countMisses(now, &out)
+	busy := env.Sent != l.lastSent
+	l.lastSent = env.Sent
+	switch l.state {
+	case stateNone:
+		l.tryHello(now, env, &out)
+	case stateUp:
+		l.keepAlive(now, env, busy, &out)
+		l.rekey(now, env, &out)
+	case stateSearch:
+		l.search(now, env, &out)
+	}
+	return out
+}
+
+func (l *Link) expireSessions(now time.Time, out *Out) {
+	l.sessions = slices.DeleteFunc(l.sessions, func(s session) bool {
+		age := now.Sub(s.created)
+		if age < unconfirmed || (s.confirmed && age < rejectAfter) {
+			return false
+		}
+		out.Release = append(out.Release, s.local)
+		if s.local == l.use {
+			l.use = 0
+		}
+		return true
+	})
+	if l.use != 0 || l.state == stateNone {
+		return
+	}
+	for _, s := range l.sessions { // the newest other one the peer holds
+		if s.confirmed {
+			l.use = s.local
+			out.Changed = true
+			return
+		}
+	}
+	l.state, l.since, l.addr, l.rtt = stateNone, now, Addr{}, 0
+	l.backoff, l.lastTry = backoffMin, time.Time{}
+	out.Changed = true
+}
+
+func (l *Link) countMisses(now time.Time, out *Out) {
+	limit := pingTimeout + 2*l.rtt
+	l.pings = slices.DeleteFunc(l.pings, func(p openPing) bool {
+		if now.Sub(p.sent) < limit {
+			return false
+		}
+		if p.to == l.addr {
+			l.misses++
+		}
+		return true
+	})
+	if l.state == stateUp && l.misses >= missesDown {
+		if !l.addr.IsRelay() {
+			l.reason = "the direct endpoint " + l.addr.AP.String() + " stopped answering"
+		}
+		l.enter(now, stateSearch, out)
+		l.lastTry = time.Time{}
+	}
+}
+
+func (l *Link) keepAlive(now time.Time, env Env, busy bool, out *Out) {
+	gap := pingIdle
+	switch {
+	case l.misses > 0:
+		gap = pingAgain
+	case busy:
+		gap = pingBusy
+	case env.NATed || l.addr.IsRelay():
+		gap = pingNAT
+	}
+	if now.Sub(l.lastPing) >= gap {
+		l.ping(now, l.addr, out)
+	}
+	if l.addr.IsRelay() && now.Sub(l.lastTry) >= upgradeGap {
+		l.lastTry = now
+		for _, ep := range l.nextDirect() {
+			l.ping(now, ep, out)
+		}
+	}
+}
+
+func (l *Link) rekey(now time.Time, env Env, out *Out) {
+	i := slices.IndexFunc(l.sessions, func(s session) bool { return s.local == l.use })
+	if i < 0 {
+		return
+	}
+	due := rekeyAfter
+	if !l.sessions[i].initiator {
+		due += rekeyExtra
+	}
+	if (env.Spent || now.Sub(l.sessions[i].created) >= due) && now.Sub(l.rekeying) >= 5*time.Second {
+		l.rekeying = now
+		out.Hellos = append(out.Hellos, l.addr)
+	}
+}
+
+// search looks for any address that answers in the session; after a while the other end may
+// have lost the session (restarted), so handshakes are tried as well.
+func (l *Link) search(now time.Time, env Env, out *Out) {
+	if now.Sub(l.since) >= unreachable && now.Sub(l.since) < unreachable+time.Second {
+		out.Changed = true // Up turned false
+	}
+	if now.Sub(l.lastTry) < min(searchGap*time.Duration(1+int(now.Sub(l.since)/(10*time.Second))), backoffMax) {
+		return
+	}
+	l.lastTry = now
+	targets := append(l.nextDirect(), l.nextRelays(env)...)
+	if !slices.Contains(targets, l.addr) {
+		targets = append(targets, l.addr)
+	}
+	for _, a := range targets {
+		l.ping(now, a, out)
+		if now.Sub(l.since) >= helloAfter {
+			out.Hellos = append(out.Hellos, a)
+		}
+	}
+}
+
+func (l *Link) tryHello(now time.Time, env Env, out *Out) {
+	if now.Sub(l.lastTry) < l.backoff {
+		return
+	}
+	l.lastTry = now
+	limit := backoffMax
+	if now.Sub(l.since) > longAbsence {
+		limit = backoffLong
+	}
+	l.backoff = min(l.backoff*2, limit)
+	out.Hellos = append(out.Hellos, l.nextDirect()...)
+	if now.Sub(l.since) >= relayAfter || len(l.direct) == 0 {
+		out.Hellos = append(out.Hellos, l.nextRelays(env)...)
+	}
+}
+
+// nextDirect returns up to tryDirect candidates, other ones at each call.
+func (l *Link) nextDirect() []Addr {
+	var as []Addr
+	for i := range min(tryDirect, len(l.direct)) {
+		as = append(as, Direct(l.direct[(l.rotate+i)%len(l.direct)]))
+	}
+	if len(l.direct) > tryDirect {
+		l.rotate = (l.rotate + tryDirect) % len(l.direct)
+	}
+	return as
+}
+
+func (l *Link) nextRelays(env Env) []Addr {
+	var as []Addr
+	n := len(env.Relays)
+	for i := range min(tryRelays, n) {
+		as = append(as, Via(env.Relays[(l.rotate+i)%n]))
+	}
+	if n > tryRelays && len(l.direct) <= tryDirect {
+		l.rotate++
+	}
+	return as
+}

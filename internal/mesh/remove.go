@@ -1,0 +1,149 @@
+package mesh
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/state"
+	"github.com/weft-net/weft/internal/stream"
+	"github.com/weft-net/weft/internal/wire"
+)
+
+// Token returns what admits a new host now.
+func (m *Mesh) Token() ident.Token {
+	t := ident.Token{Cluster: m.cfg.Cluster}
+	_ = m.do(func() { t.Secret = m.secret })
+	return t
+}
+
+// Rotate replaces the token: admitted hosts are not affected, new ones need the new token.
+func (m *Mesh) Rotate() error {
+	var err error
+	if e := m.do(func() { err = m.rotate() }); e != nil {
+		return e
+	}
+	return err
+}
+
+func (m *Mesh) rotate() error {
+	var s ident.Secret
+	_, _ = rand.Read(s[:])
+	return m.publish(0, map[string][]byte{keyToken: encode(tokenRecord{Version: m.secretVer + 1, Secret: s[:]})}, nil)
+}
+
+// Remove shuts a host out for good and rotates the token. Without force a majority of the known
+// hosts must be in reach, so that two halves of a partition cannot remove each other.
+func (m *Mesh) Remove(id ident.HostID, force bool) error {
+	var err error
+	e := m.do(func() {
+		h := m.hosts[id]
+		if h == nil || h.barred {
+			err = fmt.Errorf("no host %s", id.Short())
+			return
+		}
+		all, reach := 1, 1
+		for _, o := range m.hosts {
+			if o.known && !o.barred && !o.rec.Left && o.id != id {
+				all++
+				if o.up {
+					reach++
+				}
+			}
+		}
+		if reach*2 <= all && !force {
+			err = fmt.Errorf("remove host %s: only %d of the %d other hosts are in reach, and the rest may be removing us; --force removes all the same", h.name(), reach, all)
+			return
+		}
+		name := h.name()
+		m.tell(id, "this host was removed from the cluster")
+		if err = m.publish(0, map[string][]byte{keyBar + id.String(): []byte(name)}, nil); err == nil {
+			err = m.rotate()
+		}
+	})
+	if e != nil {
+		return e
+	}
+	return err
+}
+
+// tell sends a line to another host's operator.
+func (m *Mesh) tell(to ident.HostID, text string) {
+	_ = m.Send(to, append([]byte{wire.KindNote}, text...))
+}
+
+// note takes a line from another host.
+func (m *Mesh) note(h *host, body []byte) {
+	text := fmt.Sprintf("host %s says: %s", h.name(), printable(string(body)))
+	if m.warnings.add(time.Now(), text) {
+		m.log.Warn("note from host", "host", h.name(), "text", printable(string(body)))
+	}
+}
+
+// Leave says goodbye: others take this host for gone on purpose, not for dead.
+func (m *Mesh) Leave(ctx context.Context) error {
+	err := m.do(func() { m.leaving = true })
+	if err != nil {
+		return err
+	}
+	timeout := 2 * time.Second
+	if d, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(d))
+	}
+	return m.members.Leave(timeout)
+}
+
+// Quit marks this host as gone in the tables: it gave everything back.
+func (m *Mesh) Quit() error {
+	var err error
+	if e := m.do(func() { m.leaving = true; err = m.publishSelf(time.Now(), false) }); e != nil {
+		return e
+	}
+	return err
+}
+
+func (m *Mesh) streamConfig() stream.Config {
+	return stream.Config{
+		Keys: m.cfg.Keys, Cluster: m.cfg.Cluster, Log: m.log,
+		Known: func(id ident.HostID) (c ident.Card, ok bool) {
+			_ = m.do(func() { c, ok = m.knownCard(id) })
+			return c, ok
+		},
+		Endpoints: func(id ident.HostID) (eps []netip.AddrPort) {
+			_ = m.do(func() {
+				if h := m.hosts[id]; h != nil {
+					eps = h.link.Candidates()
+				}
+			})
+			return eps
+		},
+		Relays: func(dst ident.HostID) (ids []ident.HostID) {
+			_ = m.do(func() { ids = m.streamRelays(dst) })
+			return ids
+		},
+	}
+}
+
+// streamRelays returns whom to ask for a stream to dst: first those to which dst holds a session.
+func (m *Mesh) streamRelays(dst ident.HostID) []ident.HostID {
+	near := without(m.relays(), dst)
+	h := m.hosts[dst]
+	if h == nil {
+		return near
+	}
+	var ids []ident.HostID
+	for _, id := range h.rec.Homes {
+		if id != m.self {
+			ids = append(ids, id)
+		}
+	}
+	if r := h.link.Addr().Relay; !r.IsZero() {
+		ids = append(ids, r)
+	}
+	return append(ids, near...)
+}
+
+func newSync(t *state.Tables) *state.Sync { return state.NewSync(t, state.SyncConfig{}) }

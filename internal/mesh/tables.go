@@ -1,0 +1,301 @@
+package mesh
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/state"
+)
+
+// publish commits own entries: signed, on disk, then pushed to all who hold the scope.
+func (m *Mesh) publish(scope state.Scope, puts map[string][]byte, dels []string) error {
+	for _, k := range slices.Sorted(maps.Keys(puts)) {
+		if err := m.cfg.Tables.Put(scope, k, puts[k]); err != nil {
+			return err
+		}
+	}
+	for _, k := range dels {
+		if err := m.cfg.Tables.Delete(scope, k); err != nil {
+			return err
+		}
+	}
+	return m.commit()
+}
+
+func (m *Mesh) commit() error {
+	blocks, changes, err := m.cfg.Tables.Commit()
+	if err != nil || len(blocks) == 0 {
+		return err
+	}
+	if err := m.cfg.Persist.SaveOwn(m.cfg.Tables.ExportOwn()); err != nil {
+		return fmt.Errorf("own state not on disk, so not published: %w", err)
+	}
+	now := time.Now()
+	m.sendState(m.sync.Published(now, blocks))
+	m.changed(now, changes)
+	return nil
+}
+
+func (m *Mesh) saveOthers() {
+	if !m.dirty {
+		return
+	}
+	if err := m.cfg.Persist.SaveOthers(m.cfg.Tables.ExportOthers()); err != nil {
+		m.log.Error("copy of other hosts' state not saved", "err", err)
+		return
+	}
+	m.dirty = false
+}
+
+func (m *Mesh) nudgeSync() {
+	now := time.Now()
+	for _, h := range m.hosts {
+		if h.up {
+			m.sendState(m.sync.PeerUp(now, h.id))
+		}
+	}
+}
+
+func (m *Mesh) release(scope state.Scope) error {
+	if err := m.cfg.Tables.Withdraw(scope); err != nil {
+		return err
+	}
+	if err := m.commit(); err != nil {
+		return err
+	}
+	m.cfg.Tables.Release(scope)
+	return nil
+}
+
+// recall rebuilds the hosts from the tables on disk: a restarted host rejoins by itself.
+func (m *Mesh) recall() {
+	var all []state.Change
+	for w, k, v := range m.cfg.Tables.All(0, "") {
+		all = append(all, state.Change{Writer: w, Key: k, Value: v})
+	}
+	// Admissions first: records of hosts that nobody admitted count for nothing.
+	slices.SortStableFunc(all, func(a, b state.Change) int { return rank(a.Key) - rank(b.Key) })
+	for _, c := range all {
+		m.changedOne(time.Now(), c)
+	}
+}
+
+func rank(key string) int {
+	switch {
+	case strings.HasPrefix(key, keyAdmit):
+		return 0
+	case key == keyHost:
+		return 1
+	}
+	return 2
+}
+
+// changed takes changes of the tables, ours or others'.
+func (m *Mesh) changed(now time.Time, cs []state.Change) {
+	if len(cs) == 0 {
+		return
+	}
+	for _, c := range cs {
+		if c.Writer != m.self {
+			m.dirty = true
+		}
+		if c.Scope == 0 {
+			m.changedOne(now, c)
+		}
+	}
+	m.cfg.Changed(cs)
+}
+
+func (m *Mesh) changedOne(now time.Time, c state.Change) {
+	switch {
+	case c.Gone:
+	case c.Key == keyHost:
+		m.hostChanged(now, c)
+	case c.Key == keyToken:
+		if v, secret, err := decodeToken(c.Value); err == nil && v > m.secretVer {
+			m.secretVer, m.secret = v, secret
+		}
+	case strings.HasPrefix(c.Key, keyAdmit):
+		m.hostAdmitted(now, c)
+	case strings.HasPrefix(c.Key, keyBar):
+		if id, err := ident.ParseHostID(c.Key[len(keyBar):]); err == nil && id != m.self {
+			m.bar(now, id, string(c.Value))
+		}
+	}
+}
+
+func (m *Mesh) hostAdmitted(now time.Time, c state.Change) {
+	id, err := ident.ParseHostID(c.Key[len(keyAdmit):])
+	if err != nil || id == m.self {
+		return
+	}
+	card, err := ident.ParseCard(c.Value)
+	if err != nil || card.ID() != id {
+		return
+	}
+	if h := m.addHost(now, id, card); h != nil && !h.known && !h.barred {
+		h.known = true
+		m.cfg.HostChanged(id)
+	}
+}
+
+func (m *Mesh) hostChanged(now time.Time, c state.Change) {
+	if c.Writer == m.self {
+		return
+	}
+	rec, err := decodeHost(c.Value)
+	if err != nil {
+		m.log.Debug("host record refused", "host", c.Writer.Short(), "err", err)
+		return
+	}
+	card, err := ident.ParseCard(rec.Card)
+	if err != nil || card.ID() != c.Writer {
+		return
+	}
+	h := m.addHost(now, c.Writer, card)
+	if h == nil {
+		return
+	}
+	mtu := h.rec.MTU
+	h.card, h.rec = card, rec
+	m.candidates(h)
+	if h.up && mtu != rec.MTU {
+		m.setPath(now, h)
+	}
+	if rec.Left && h.up {
+		m.dropHost(h)
+	}
+	m.cfg.HostChanged(h.id)
+}
+
+// candidates sets the endpoints to try for a host: what it says, and where it was seen.
+func (m *Mesh) candidates(h *host) {
+	eps := slices.Clone(h.rec.Endpoints)
+	if h.seen.IsValid() && !slices.Contains(eps, h.seen) {
+		eps = append(eps, h.seen)
+	}
+	own := m.published.Endpoints
+	eps = slices.DeleteFunc(eps, func(ap netip.AddrPort) bool { return slices.Contains(own, ap) })
+	h.link.SetCandidates(eps)
+}
+
+// admitted tells the cluster that we let a host in.
+func (m *Mesh) admitted(now time.Time, h *host) {
+	m.log.Info("admitted host", "host", h.name(), "id", h.id.Short())
+	if err := m.publish(0, map[string][]byte{keyAdmit + h.id.String(): h.card.Bytes()}, nil); err != nil {
+		m.log.Error("admission not published", "host", h.name(), "err", err)
+	}
+	m.cfg.HostChanged(h.id)
+}
+
+// bar shuts a removed host out.
+func (m *Mesh) bar(_ time.Time, id ident.HostID, name string) {
+	h := m.hosts[id]
+	if h == nil {
+		h = m.addHost(time.Now(), id, ident.Card{})
+		if h == nil {
+			return
+		}
+		h.rec.Name = name
+	}
+	if h.barred {
+		return
+	}
+	h.barred, h.known = true, false
+	m.cfg.Tables.Forget(id)
+	m.dropHost(h)
+	m.log.Info("host removed from the cluster", "host", h.name())
+}
+
+// Allowed reports whether blocks of a writer are taken. The tables call it, in the loop.
+func (m *Mesh) Allowed(id ident.HostID) bool {
+	if id == m.self {
+		return true
+	}
+	h := m.hosts[id]
+	return h != nil && h.known && !h.barred
+}
+
+// publishSelf writes the own host record when it changed.
+func (m *Mesh) publishSelf(now time.Time, first bool) error {
+	rec := hostRecord{Name: m.cfg.Name, Card: m.cfg.Keys.Card().Bytes(), Build: m.cfg.Build, Left: m.leaving}
+	add := func(ap netip.AddrPort) {
+		if ap.IsValid() && !slices.Contains(rec.Endpoints, ap) && len(rec.Endpoints) < maxEndpoints {
+			rec.Endpoints = append(rec.Endpoints, ap)
+		}
+	}
+	for _, ap := range m.cfg.Advertise {
+		add(ap)
+	}
+	local := m.cfg.Underlay.Endpoints()
+	m.natted = false
+	for _, ap := range m.observedEndpoints(now) {
+		if !slices.Contains(local, ap.Addr()) {
+			m.natted = true
+			add(ap)
+		}
+	}
+	for _, a := range local {
+		add(netip.AddrPortFrom(a, m.cfg.Port))
+		if v := m.cfg.Underlay.MTU(a); v > 0 && (rec.MTU == 0 || v < rec.MTU) {
+			rec.MTU = v
+		}
+	}
+	rec.NATed = m.natted
+	if m.natted {
+		rec.Homes = m.homes()
+	}
+	m.streams.Keep(rec.Homes)
+	if reflect.DeepEqual(rec, m.published) {
+		return nil
+	}
+	m.published = rec
+	puts := map[string][]byte{keyHost: encode(rec)}
+	if first && m.cfg.Founder && m.secretVer == 0 {
+		puts[keyAdmit+m.self.String()] = m.cfg.Keys.Card().Bytes()
+		puts[keyToken] = encode(tokenRecord{Version: 1, Secret: m.cfg.Token[:]})
+	}
+	return m.publish(0, puts, nil)
+}
+
+// observedEndpoints returns how others see us, most often named first, at most three.
+func (m *Mesh) observedEndpoints(time.Time) []netip.AddrPort {
+	count := map[netip.AddrPort]int{}
+	for id, ap := range m.observed {
+		if h := m.hosts[id]; h == nil || !h.up {
+			delete(m.observed, id)
+			continue
+		}
+		count[ap]++
+	}
+	eps := slices.SortedFunc(maps.Keys(count), func(a, b netip.AddrPort) int {
+		if count[a] != count[b] {
+			return count[b] - count[a]
+		}
+		return a.Compare(b)
+	})
+	return eps[:min(len(eps), 3)]
+}
+
+// homes returns the hosts to which a host behind a NAT holds stream sessions, so that it can be reached by them.
+func (m *Mesh) homes() []ident.HostID {
+	var out []ident.HostID
+	for _, id := range m.published.Homes { // stay where we are
+		if h := m.hosts[id]; h != nil && h.up && !h.rec.NATed {
+			out = append(out, id)
+		}
+	}
+	for _, id := range m.relays() {
+		if len(out) < maxHomes && !m.hosts[id].rec.NATed && !slices.Contains(out, id) {
+			out = append(out, id)
+		}
+	}
+	slices.SortFunc(out, func(a, b ident.HostID) int { return slices.Compare(a[:], b[:]) })
+	return out
+}
