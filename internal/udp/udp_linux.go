@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -43,7 +44,6 @@ func listen(network, address string, o Options) (Conn, error) {
 	if c.raw, err = c.u.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("udp %s: %w", address, err), c.u.Close())
 	}
-	c.readers.New = func() any { return newBatch(c, MaxBatch) }
 	c.writers.New = func() any { return newBatch(c, MaxBatch) }
 	return c, nil
 }
@@ -121,7 +121,7 @@ func setBuffer(fd, force, plain, size int) {
 	}
 }
 
-// conn is safe for concurrent use: batch state is taken from pools, the rest does not change after listen.
+// conn is safe for concurrent use: batch state is taken by its user, the rest does not change after listen.
 type conn struct {
 	u   *net.UDPConn
 	raw syscall.RawConn
@@ -130,8 +130,9 @@ type conn struct {
 	rcvbuf, sndbuf        int
 	canSegment, coalesces bool
 
-	readers, writers sync.Pool // of *batch
-	n                counters
+	reader  atomic.Pointer[batch] // at rest between reads; a socket mostly has one reader
+	writers sync.Pool             // of *batch
+	n       counters
 
 	once     sync.Once
 	closeErr error
@@ -143,10 +144,13 @@ func (c *conn) ReadBatch(ms []Message) (int, error) {
 	if len(ms) == 0 {
 		return 0, ErrEmptyBatch
 	}
-	b := c.readers.Get().(*batch)
+	b := c.reader.Swap(nil)
+	if b == nil { // the first read, or a second reader at the same time
+		b = newBatch(c, MaxBatch)
+	}
 	n, err := b.read(ms)
 	b.release()
-	c.readers.Put(b)
+	c.reader.Store(b)
 	return n, err
 }
 

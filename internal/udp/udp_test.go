@@ -20,7 +20,9 @@ func open(t testing.TB, o Options) (Conn, uint16) {
 	return c, c.LocalAddr().Port()
 }
 
-func to(ip string, port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr(ip), port) }
+func to(ip string, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr(ip), port)
+}
 
 func space(n, size int) []Message {
 	ms := make([]Message, n)
