@@ -1,0 +1,43 @@
+package udp
+
+import (
+	"errors"
+	"syscall"
+)
+
+// refused counts err under its errno name and reports whether it concerns one message only.
+func (c *counters) refused(err error) bool {
+	var no syscall.Errno
+	if !errors.As(err, &no) {
+		return false
+	}
+	c.errs[errnoIndex(no)].Add(1)
+	return true
+}
+
+// errnoIndex returns the place of no in errnoNames.
+func errnoIndex(no syscall.Errno) int {
+	switch no {
+	case syscall.EMSGSIZE:
+		return 0
+	case syscall.ENETUNREACH:
+		return 1
+	case syscall.EHOSTUNREACH:
+		return 2
+	case syscall.ECONNREFUSED:
+		return 3
+	case syscall.EPERM:
+		return 4
+	case syscall.EACCES:
+		return 5
+	case syscall.ENOBUFS:
+		return 6
+	case syscall.EINVAL:
+		return 7
+	case syscall.EADDRNOTAVAIL:
+		return 8
+	case syscall.EAFNOSUPPORT:
+		return 9
+	}
+	return len(errnoNames) - 1
+}

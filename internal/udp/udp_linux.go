@@ -1,0 +1,207 @@
+package udp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listen opens the socket on port, 0 for any. The error names the port; EADDRINUSE mostly
+// means that another weft runs.
+func Listen(port int, o Options) (Conn, error) {
+	if !o.IPv4Only {
+		c, err := listen("udp6", "[::]:"+strconv.Itoa(port), o)
+		// A kernel without IPv6 refuses the family; one where it is switched off may refuse the address.
+		if err == nil || !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return c, err
+		}
+	}
+	return listen("udp4", "0.0.0.0:"+strconv.Itoa(port), o)
+}
+
+func listen(network, address string, o Options) (Conn, error) {
+	c := &conn{v6: network == "udp6"}
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
+		var err error
+		if cerr := rc.Control(func(fd uintptr) { err = c.setup(int(fd), o) }); cerr != nil {
+			return cerr
+		}
+		return err
+	}}
+	pc, err := lc.ListenPacket(context.Background(), network, address)
+	if err != nil {
+		return nil, fmt.Errorf("udp %s: %w", address, err)
+	}
+	c.u = pc.(*net.UDPConn)
+	if c.raw, err = c.u.SyscallConn(); err != nil {
+		return nil, errors.Join(fmt.Errorf("udp %s: %w", address, err), c.u.Close())
+	}
+	c.writers.New = func() any { return newBatch(c, MaxBatch) }
+	return c, nil
+}
+
+// setup sets the options that must be there before bind, and the optional ones that may fail.
+func (c *conn) setup(fd int, o Options) error {
+	if c.v6 {
+		// Go sets V6ONLY for "udp6"; "udp" would decide by a probe of the loopback interface, which in a fresh namespace is down.
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
+			return fmt.Errorf("dual stack: %w", err)
+		}
+		// Smaller paths than the interface's MTU may fragment: weft probes path MTUs itself.
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT); err != nil {
+			return fmt.Errorf("IPv6 path MTU discovery off: %w", err)
+		}
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT); err != nil {
+		return fmt.Errorf("path MTU discovery off: %w", err)
+	}
+	size := o.Buffer
+	if size == 0 {
+		size = DefaultBuffer
+	}
+	setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, size)
+	setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, size)
+	c.rcvbuf, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	c.sndbuf, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+
+	_, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
+	c.canSegment = err == nil
+	if o.Coalesce {
+		c.coalesces = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
+	}
+	return c.setupMulticast(fd, o)
+}
+
+// setupMulticast: hear only groups joined on this very socket, send to groups without hearing oneself.
+func (c *conn) setupMulticast(fd int, o Options) error {
+	ttl := o.MulticastTTL
+	if ttl == 0 {
+		ttl = 1
+	}
+	type opt struct{ level, name, value int }
+	opts := []opt{
+		{unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0},
+		{unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, 0},
+		{unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, ttl},
+	}
+	if c.v6 {
+		opts = append(opts,
+			opt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0},
+			opt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, 0},
+			opt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, ttl})
+		if o.Interface != 0 {
+			opts = append(opts, opt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, o.Interface})
+		}
+	}
+	for _, s := range opts {
+		if err := unix.SetsockoptInt(fd, s.level, s.name, s.value); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+			return fmt.Errorf("multicast option %d/%d: %w", s.level, s.name, err)
+		}
+	}
+	if o.Interface != 0 {
+		if err := unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(o.Interface)}); err != nil {
+			return fmt.Errorf("multicast by interface %d: %w", o.Interface, err)
+		}
+	}
+	return nil
+}
+
+// setBuffer asks for size: above the system's limit where allowed, else up to the limit.
+func setBuffer(fd, force, plain, size int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, size) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, size)
+	}
+}
+
+// conn is safe for concurrent use: batch state is taken by its user, the rest does not change after listen.
+type conn struct {
+	u   *net.UDPConn
+	raw syscall.RawConn
+	v6  bool // an AF_INET6 socket: IPv4 addresses go in mapped form
+
+	rcvbuf, sndbuf        int
+	canSegment, coalesces bool
+
+	reader  atomic.Pointer[batch] // at rest between reads; a socket mostly has one reader
+	writers sync.Pool             // of *batch
+	n       counters
+
+	once     sync.Once
+	closeErr error
+}
+
+var _ Conn = (*conn)(nil)
+
+func (c *conn) ReadBatch(ms []Message) (int, error) {
+	if len(ms) == 0 {
+		return 0, ErrEmptyBatch
+	}
+	b := c.reader.Swap(nil)
+	if b == nil { // the first read, or a second reader at the same time
+		b = newBatch(c, MaxBatch)
+	}
+	n, err := b.read(ms)
+	b.release()
+	c.reader.Store(b)
+	return n, err
+}
+
+func (c *conn) WriteBatch(ms []Message) (int, error) {
+	b := c.writers.Get().(*batch)
+	n, err := b.WriteBatch(ms)
+	c.writers.Put(b)
+	return n, err
+}
+
+func (c *conn) NewWriter(n int) Writer { return newBatch(c, min(max(n, 1), MaxBatch)) }
+
+func (c *conn) Join(group netip.Addr, ifindex int) error {
+	return c.membership(group, ifindex, unix.IP_ADD_MEMBERSHIP, unix.IPV6_JOIN_GROUP)
+}
+
+func (c *conn) Leave(group netip.Addr, ifindex int) error {
+	return c.membership(group, ifindex, unix.IP_DROP_MEMBERSHIP, unix.IPV6_LEAVE_GROUP)
+}
+
+func (c *conn) membership(group netip.Addr, ifindex, opt4, opt6 int) error {
+	group = group.Unmap()
+	if !group.IsMulticast() {
+		return fmt.Errorf("udp: %v is not a group", group)
+	}
+	var err error
+	cerr := c.raw.Control(func(fd uintptr) {
+		if group.Is4() {
+			err = unix.SetsockoptIPMreqn(int(fd), unix.IPPROTO_IP, opt4, &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(ifindex)})
+			return
+		}
+		err = unix.SetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IPV6, opt6, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(ifindex)})
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return fmt.Errorf("udp: group %v on interface %d: %w", group, ifindex, err)
+	}
+	return nil
+}
+
+func (c *conn) LocalAddr() netip.AddrPort {
+	return c.u.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+func (c *conn) Stats() Stats {
+	s := c.n.stats()
+	s.RcvBuffer, s.SndBuffer, s.CanSegment, s.Coalesces = c.rcvbuf, c.sndbuf, c.canSegment, c.coalesces
+	_ = c.raw.Control(func(fd uintptr) { s.RxDrops = uint64(socketDrops(int(fd))) }) // closed: 0
+	return s
+}
+
+func (c *conn) Close() error {
+	c.once.Do(func() { c.closeErr = c.u.Close() })
+	return c.closeErr
+}

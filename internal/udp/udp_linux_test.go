@@ -1,0 +1,104 @@
+package udp
+
+import (
+	"testing"
+)
+
+// A kernel that coalesces and segments: one message out, one in, of many datagrams.
+func TestSegments(t *testing.T) {
+	a, _ := open(t, Options{})
+	if !a.Stats().CanSegment {
+		t.Fatal("this kernel has no UDP_SEGMENT (Linux 4.18 and later have)")
+	}
+	b, port := open(t, Options{})
+	buf := make([]byte, 2500)
+	for i := range buf {
+		buf[i] = byte(i / 1000)
+	}
+	if n, err := a.WriteBatch([]Message{{Buf: buf, Segment: 1000, Addr: to("127.0.0.1", port)}}); n != 1 || err != nil {
+		t.Fatalf("wrote %d, %v", n, err)
+	}
+	for i, m := range readN(t, b, 3, 2000) {
+		if want := []int{1000, 1000, 500}[i]; m.N != want || m.Buf[0] != byte(i) {
+			t.Errorf("datagram %d: %d bytes beginning with %d, want %d", i, m.N, m.Buf[0], want)
+		}
+	}
+
+	g, port := open(t, Options{Coalesce: true})
+	if !g.Stats().Coalesces {
+		t.Fatal("this kernel has no UDP_GRO (Linux 5.0 and later have)")
+	}
+	if _, err := a.WriteBatch([]Message{{Buf: buf, Segment: 1000, Addr: to("127.0.0.1", port)}}); err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for total < len(buf) {
+		m := readN(t, g, 1, 1<<16)[0]
+		if m.Segment != 0 && m.Segment != 1000 {
+			t.Errorf("segment %d, want 1000", m.Segment)
+		}
+		total += m.N
+	}
+	if total != len(buf) {
+		t.Errorf("read %d bytes, want %d", total, len(buf))
+	}
+}
+
+// A full receive buffer drops in the kernel; the socket tells how many.
+func TestReceiveDropsAreCounted(t *testing.T) {
+	a, _ := open(t, Options{})
+	b, port := open(t, Options{Buffer: 4096})
+	ms := make([]Message, 200)
+	for i := range ms {
+		ms[i] = Message{Buf: make([]byte, 1000), Addr: to("127.0.0.1", port)}
+	}
+	if n, err := a.WriteBatch(ms); n != len(ms) || err != nil {
+		t.Fatalf("wrote %d, %v", n, err)
+	}
+	drops := b.Stats().RxDrops
+	if drops == 0 || drops >= 200 {
+		t.Fatalf("%d drops of 200, want some", drops)
+	}
+	readN(t, b, 200-int(drops), 1000) // blocks for ever if the count is too low
+}
+
+func TestNoAllocation(t *testing.T) {
+	a, port := open(t, Options{})
+	w := a.NewWriter(32)
+	out := make([]Message, 32)
+	for i := range out {
+		out[i] = Message{Buf: make([]byte, 1200), Addr: to("127.0.0.1", port)}
+	}
+	in := space(32, 1500)
+	if n := testing.AllocsPerRun(200, func() { roundTrip(t, w, a, out, in) }); n >= 1 {
+		t.Errorf("%v allocations for 32 datagrams there and back, want 0", n)
+	}
+}
+
+func BenchmarkBatch(b *testing.B) {
+	a, port := open(b, Options{})
+	w := a.NewWriter(64)
+	out := make([]Message, 64)
+	for i := range out {
+		out[i] = Message{Buf: make([]byte, 1200), Addr: to("127.0.0.1", port)}
+	}
+	in := space(64, 1500)
+	b.SetBytes(64 * 1200)
+	b.ReportAllocs()
+	for b.Loop() {
+		roundTrip(b, w, a, out, in)
+	}
+}
+
+func roundTrip(t testing.TB, w Writer, c Conn, out, in []Message) {
+	if n, err := w.WriteBatch(out); n != len(out) || err != nil {
+		t.Fatalf("wrote %d, %v", n, err)
+	}
+	for got := 0; got < len(out); {
+		n, err := c.ReadBatch(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got += n
+	}
+}

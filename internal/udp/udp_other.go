@@ -1,0 +1,117 @@
+//go:build !linux
+
+package udp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+// Listen opens the socket on port, 0 for any.
+func Listen(port int, o Options) (Conn, error) {
+	network := "udp"
+	if o.IPv4Only {
+		network = "udp4"
+	}
+	pc, err := (&net.ListenConfig{}).ListenPacket(context.Background(), network, ":"+strconv.Itoa(port))
+	if err != nil {
+		return nil, fmt.Errorf("udp port %d: %w (is another weft running?)", port, err)
+	}
+	u := pc.(*net.UDPConn)
+	size := o.Buffer
+	if size == 0 {
+		size = DefaultBuffer
+	}
+	_ = u.SetReadBuffer(size) // best effort: the system's limit holds
+	_ = u.SetWriteBuffer(size)
+	return &conn{u: u}, nil
+}
+
+type conn struct {
+	u    *net.UDPConn
+	n    counters
+	once sync.Once
+	err  error
+}
+
+var _ Conn = (*conn)(nil)
+
+func (c *conn) ReadBatch(ms []Message) (int, error) {
+	if len(ms) == 0 {
+		return 0, ErrEmptyBatch
+	}
+	n, addr, err := c.u.ReadFromUDPAddrPort(ms[0].Buf)
+	if err != nil {
+		return 0, fmt.Errorf("udp read: %w", err)
+	}
+	ms[0].N, ms[0].Segment, ms[0].Truncated = n, 0, false
+	ms[0].Addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	c.n.rxMessages.Add(1)
+	c.n.rxBytes.Add(uint64(n))
+	return 1, nil
+}
+
+func (c *conn) WriteBatch(ms []Message) (int, error) {
+	sent := 0
+	for i := range ms {
+		m := &ms[i]
+		m.N = 0
+		n, err := c.u.WriteToUDPAddrPort(m.Buf, m.Addr)
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) || !c.n.refused(err) {
+				return sent, fmt.Errorf("udp write: %w", err)
+			}
+			continue
+		}
+		m.N = n
+		sent++
+		c.n.txMessages.Add(1)
+		c.n.txBytes.Add(uint64(n))
+	}
+	return sent, nil
+}
+
+func (c *conn) NewWriter(int) Writer { return c }
+
+func (c *conn) Join(group netip.Addr, ifindex int) error {
+	ifi, err := net.InterfaceByIndex(ifindex)
+	if err != nil {
+		return fmt.Errorf("join %v: %w", group, err)
+	}
+	a := &net.UDPAddr{IP: group.AsSlice()}
+	if group.Is4() {
+		return ipv4.NewPacketConn(c.u).JoinGroup(ifi, a)
+	}
+	return ipv6.NewPacketConn(c.u).JoinGroup(ifi, a)
+}
+
+func (c *conn) Leave(group netip.Addr, ifindex int) error {
+	ifi, err := net.InterfaceByIndex(ifindex)
+	if err != nil {
+		return fmt.Errorf("leave %v: %w", group, err)
+	}
+	a := &net.UDPAddr{IP: group.AsSlice()}
+	if group.Is4() {
+		return ipv4.NewPacketConn(c.u).LeaveGroup(ifi, a)
+	}
+	return ipv6.NewPacketConn(c.u).LeaveGroup(ifi, a)
+}
+
+func (c *conn) LocalAddr() netip.AddrPort {
+	return c.u.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+func (c *conn) Stats() Stats { return c.n.stats() }
+
+func (c *conn) Close() error {
+	c.once.Do(func() { c.err = c.u.Close() })
+	return c.err
+}
