@@ -1,0 +1,59 @@
+package nl
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+func (h *handle) MDB() ([]MDBEntry, error) {
+	entries, err := dump(func() ([]MDBEntry, error) {
+		// The kernel refuses to dump a single bridge: index 0, all of them.
+		req := h.request(unix.RTM_GETMDB, unix.NLM_F_DUMP)
+		req.AddRawData([]byte{afBridge, 0, 0, 0, 0, 0, 0, 0})
+		msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_GETMDB)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return nil, err
+		}
+		var entries []MDBEntry
+		for _, m := range msgs {
+			var broken error
+			if entries, broken = parseMDB(entries, m); broken != nil {
+				return nil, broken
+			}
+		}
+		return entries, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list MDB: %w", err)
+	}
+	return entries, nil
+}
+
+func (h *handle) SetGroup(e MDBEntry) error {
+	err := h.changeMDB(e, unix.RTM_NEWMDB, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, true)
+	if err != nil {
+		return fmt.Errorf("set MDB entry %s: %w", e.Group, err)
+	}
+	return nil
+}
+
+func (h *handle) DeleteGroup(e MDBEntry) error {
+	err := h.changeMDB(e, unix.RTM_DELMDB, 0, false)
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("delete MDB entry %s: %w", e.Group, err)
+	}
+	return nil
+}
+
+func (h *handle) changeMDB(e MDBEntry, typ, flags int, withMode bool) error {
+	body, err := appendSetMDB(nil, e, withMode)
+	if err != nil {
+		return err
+	}
+	req := h.request(typ, flags|unix.NLM_F_ACK)
+	req.AddRawData(body)
+	_, err = req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}

@@ -1,0 +1,96 @@
+// Package taptest is a TAP interface made of two channels: tests stand where the kernel would.
+package taptest
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/weft-net/weft/internal/tap"
+)
+
+// Queue is how many frames wait in each direction.
+const Queue = 1024
+
+// Device is the fake. Inject is what the kernel sends, Sent what was written to the kernel.
+type Device struct {
+	name    string
+	in, out chan []byte
+	done    chan struct{}
+	once    sync.Once
+	refused atomic.Uint64
+}
+
+var _ tap.Device = (*Device)(nil)
+
+// New returns an open fake.
+func New(name string) *Device {
+	return &Device{name: name, in: make(chan []byte, Queue), out: make(chan []byte, Queue), done: make(chan struct{})}
+}
+
+// Inject queues a copy of a frame for Read; it waits while the queue is full.
+func (d *Device) Inject(frame []byte) {
+	select {
+	case d.in <- bytes.Clone(frame):
+	case <-d.done:
+	}
+}
+
+// Sent gives the frames that were written, in order.
+func (d *Device) Sent() <-chan []byte { return d.out }
+
+// Name returns the name given to New.
+func (d *Device) Name() string { return d.name }
+
+// Read behaves as tap.Device says.
+func (d *Device) Read(bufs [][]byte, sizes []int) (int, error) {
+	most := min(len(bufs), len(sizes))
+	if most == 0 {
+		return 0, nil
+	}
+	select {
+	case frame := <-d.in:
+		sizes[0] = copy(bufs[0], frame)
+	case <-d.done:
+		return 0, fmt.Errorf("read TAP %s: %w", d.name, net.ErrClosed)
+	}
+	for n := 1; n < most; n++ {
+		select {
+		case frame := <-d.in:
+			sizes[n] = copy(bufs[n], frame)
+		default:
+			return n, nil
+		}
+	}
+	return most, nil
+}
+
+// Write queues copies for Sent; frames beyond Queue are refused, as a kernel does.
+func (d *Device) Write(bufs [][]byte) (int, error) {
+	n := 0
+	for _, b := range bufs {
+		select {
+		case <-d.done:
+			return n, fmt.Errorf("write TAP %s: %w", d.name, net.ErrClosed)
+		default:
+		}
+		select {
+		case d.out <- bytes.Clone(b):
+			n++
+		default:
+			d.refused.Add(1)
+		}
+	}
+	return n, nil
+}
+
+// Refused counts the frames that did not fit.
+func (d *Device) Refused() uint64 { return d.refused.Load() }
+
+// Close ends Read and Write.
+func (d *Device) Close() error {
+	d.once.Do(func() { close(d.done) })
+	return nil
+}
