@@ -1,0 +1,78 @@
+package api
+
+import "time"
+
+// Status answers GET /v1/status: one page that says what is wrong, if anything is.
+type Status struct {
+	Version string `json:"version"`
+	Host    string `json:"host"`
+	HostID  string `json:"host_id"`
+	Cluster string `json:"cluster" doc:"ClusterID: 16 hexadecimal digits"`
+	// State is one of the State constants; Reason says why it is not connected.
+	State   string  `json:"state" enum:"founded,joining,connected,alone,stopping"`
+	Reason  string  `json:"reason,omitempty"`
+	UptimeS float64 `json:"uptime_s"`
+	PID     int     `json:"pid"`
+
+	Port       int      `json:"port" doc:"UDP and TCP: must be open to the other hosts"`
+	Endpoints  []string `json:"endpoints" doc:"Where other hosts reach this one"`
+	Range      string   `json:"range" doc:"The cluster's IPv4 range, CIDR"`
+	Range6     string   `json:"range6" doc:"The cluster's IPv6 range, CIDR"`
+	HostsAlive int      `json:"hosts_alive" doc:"This host included"`
+	HostsKnown int      `json:"hosts_known"`
+
+	Networks []Network      `json:"networks"`
+	Paths    map[string]int `json:"paths" doc:"Links by path"`
+	Detours  []Link         `json:"detours" doc:"Links whose path could be better, with the reason"`
+	Drops    []Drop         `json:"drops" doc:"Counted drops by reason; only those above zero"`
+	Warnings []Warning      `json:"warnings"`
+	Limits   []Limit        `json:"limits" doc:"Bounded tables, how full they are"`
+}
+
+// States of a host's own daemon. Degraded reports which of them exit with 3.
+const (
+	StateFounded   = "founded"   // first host of its cluster, nobody has joined yet
+	StateJoining   = "joining"   // has a token, has reached nobody yet
+	StateConnected = "connected" // at least one link is up
+	StateAlone     = "alone"     // knows others, reaches none of them now
+	StateStopping  = "stopping"
+)
+
+// Degraded reports whether the host works, but not with the others it should work with.
+func (s Status) Degraded() bool {
+	return s.State == StateJoining || s.State == StateAlone
+}
+
+// LinksUp returns the number of hosts that can be reached now.
+func (s Status) LinksUp() int {
+	n := 0
+	for path, count := range s.Paths {
+		if path != PathNone {
+			n += count
+		}
+	}
+	return n
+}
+
+// Drop is a reason for which packets or frames were thrown away.
+type Drop struct {
+	Reason string `json:"reason"`
+	Count  uint64 `json:"count"`
+}
+
+// Warning is something a person should look at: a wrong clock, strangers with a wrong secret,
+// snooping that was switched off and is on again.
+type Warning struct {
+	Code  string    `json:"code" doc:"Stable, snake_case: bad_secret, clock, snooping"`
+	Text  string    `json:"text"`
+	Fix   string    `json:"fix,omitempty" doc:"One line to do"`
+	Since time.Time `json:"since"`
+	Count uint64    `json:"count,omitempty"`
+}
+
+// Limit is the bound of a table and how much of it is used.
+type Limit struct {
+	Name string `json:"name"`
+	Used uint64 `json:"used"`
+	Max  uint64 `json:"max"`
+}

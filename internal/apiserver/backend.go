@@ -1,0 +1,65 @@
+// Package apiserver serves weft's HTTP API on a unix socket.
+package apiserver
+
+import (
+	"context"
+
+	"github.com/weft-net/weft/internal/api"
+)
+
+// Backend does what the API asks for; the daemon is one.
+//
+// Methods are called from many goroutines at once and end when ctx does. An *api.Error says which
+// HTTP status the caller sees; any other error is an internal one (500) whose text is shown. Lists
+// may be nil.
+type Backend interface {
+	Cluster
+	Networks
+	Lifecycle
+}
+
+// Cluster is the part of a Backend that is about hosts and the links between them.
+type Cluster interface {
+	Status(ctx context.Context) (api.Status, error)
+	Hosts(ctx context.Context) (api.Hosts, error)
+	// RemoveHost bars a host for ever, takes its ranges and rotates the token. It needs a majority
+	// of the last known hosts, unless forced: CodeRefused then.
+	RemoveHost(ctx context.Context, name string, force bool) (api.HostRemoved, error)
+	// Probe makes one round trip: CodeNotFound for an unknown host, CodeTimeout for a silent one.
+	Probe(ctx context.Context, name string, p api.Probe) (api.ProbeResult, error)
+	Links(ctx context.Context) (api.Links, error)
+	Connect(ctx context.Context, e api.Endpoints) error
+	Forget(ctx context.Context, e api.Endpoints) error
+	Token(ctx context.Context) (api.Token, error)
+	RotateToken(ctx context.Context) (api.Token, error)
+}
+
+// Networks is the part of a Backend that is about networks and what is plugged into them.
+type Networks interface {
+	Networks(ctx context.Context) (api.Networks, error)
+	// Network is CodeNotFound when neither this host nor another one publishes the name.
+	Network(ctx context.Context, name string) (api.Network, error)
+	// CreateNetwork also takes up a network that another host made; CodeConflict when it is here
+	// already with other properties.
+	CreateNetwork(ctx context.Context, n api.NetworkCreate) (api.Network, error)
+	// RemoveNetwork withdraws this host's copy: CodeConflict while attachments are in it.
+	RemoveNetwork(ctx context.Context, name string) error
+	Attachments(ctx context.Context) (api.Attachments, error)
+	// Attach returns when the interface is up inside and has its addresses.
+	Attach(ctx context.Context, a api.Attach) (api.Attachment, error)
+	// Detach works on attachments of this host: CodeRefused, naming the host, for others.
+	Detach(ctx context.Context, network, name string) error
+	Groups(ctx context.Context) (api.Groups, error)
+	IPAM(ctx context.Context) (api.IPAM, error)
+}
+
+// Lifecycle is the part of a Backend that is about the daemon itself.
+type Lifecycle interface {
+	// Down begins to stop the daemon and returns once what it promises (ranges given back, devices
+	// removed) is done; the socket closes after the answer.
+	Down(ctx context.Context, d api.Down) error
+	// Ready returns nil when attachments can be made and found, else what is missing.
+	Ready(ctx context.Context) error
+	// Metrics returns the samples of the moment.
+	Metrics() []api.Metric
+}
