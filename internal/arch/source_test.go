@@ -160,8 +160,8 @@ func TestNoSkip(t *testing.T) {
 }
 
 // TestEveryDecoderIsFuzzed: whoever exports a function that makes values of bytes in a codec or a core owns a Fuzz
-// target that calls something with that name. The rule knows decoders by name and signature: Parse…, Decode…,
-// Unmarshal…, Read… or Open… taking a []byte, and methods UnmarshalBinary and UnmarshalCBOR.
+// target that calls something with that name. The rule knows a decoder by name and signature: Parse…, Decode… or
+// Unmarshal… taking a []byte; texts (JSON and the like) are left to the library that calls us.
 func TestEveryDecoderIsFuzzed(t *testing.T) {
 	fset, all := sources(t)
 	called := map[string]map[string]bool{} // package folder -> names that fuzz files use
