@@ -1,0 +1,62 @@
+# weft: `make demo` shows it, `make test` proves it. Everything else is in the list that `make help` prints.
+
+GO      ?= go
+PREFIX  ?= /usr/local
+BIN     := bin/weft
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# How long each fuzz target runs: make fuzz FUZZTIME=60s
+FUZZTIME ?= 10s
+LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
+
+.PHONY: help build demo test test-deps test-long lint fuzz bench install uninstall clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+build: ## build bin/weft: one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/weft
+
+demo: ## three hosts, a cloud that drops multicast, and a chat over it (needs root)
+	@./demo/demo.sh
+
+test: test-deps ## every test, race detector on, in random order (needs root, under 10 minutes)
+	$(GO) test -race -shuffle=on -count=1 -timeout 10m ./...
+
+test-deps: ## install the Debian packages the tests need and this machine lacks
+	@./.ci/deps
+
+test-long: test-deps ## the same tests, longer: more hosts, more kills, more datagrams
+	WEFT_TEST_LONG=1 $(GO) test -race -shuffle=on -count=1 -timeout 60m ./...
+
+lint: test-deps ## formatting, linters, tidy go.mod, layers, and that it builds elsewhere
+	$(GO) mod tidy -diff
+	$(LINT) run
+	$(GO) test -count=1 ./internal/arch
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build ./...
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) build ./...
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build ./...
+
+fuzz: ## run every fuzz target for FUZZTIME
+	@$(GO) list -f '{{$$p := .}}{{range .TestGoFiles}}{{$$p.ImportPath}} {{$$p.Dir}}/{{.}}{{"\n"}}{{end}}' ./... | \
+	while read -r pkg file; do [ -n "$$file" ] || continue; \
+	  for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$pkg" || exit 1; \
+	  done; done
+
+bench: ## run every benchmark, with allocations
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+install: build ## install binary, service and completion (needs root)
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/weft
+	install -D -m 644 packaging/weft.service $(DESTDIR)/etc/systemd/system/weft.service
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(BIN) completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/weft
+	[ -n "$(DESTDIR)" ] || ! command -v systemctl >/dev/null || systemctl daemon-reload || true
+
+uninstall: ## remove what install put there; state in /var/lib/weft stays
+	rm -f $(DESTDIR)$(PREFIX)/bin/weft $(DESTDIR)/etc/systemd/system/weft.service \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/weft
+	[ -n "$(DESTDIR)" ] || ! command -v systemctl >/dev/null || systemctl daemon-reload || true
+
+clean: ## remove what build made
+	rm -rf bin
