@@ -39,6 +39,7 @@ type Info struct {
 	Port   uint16       `cbor:"4,keyasint"` // where the host listens, UDP and TCP
 	Unix   int64        `cbor:"5,keyasint"` // wall clock in seconds: only for a warning, never for a decision
 	Build  string       `cbor:"6,keyasint"` // version of the program, at most MaxBuild bytes
+	Boot   uint64       `cbor:"7,keyasint"` // names this run of the host: tells a restart from a copy
 }
 
 // Config is what a Machine is made of. Its functions are called by the owner's calls only.
