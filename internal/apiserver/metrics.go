@@ -1,0 +1,58 @@
+package apiserver
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/weft-net/weft/internal/api"
+)
+
+// metricsHandler serves the backend's samples and those of the Go runtime. One bad sample is left
+// out and does not hide the others.
+func metricsHandler(b Lifecycle) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		sampler{b},
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorHandling: promhttp.ContinueOnError,
+		// One slow scrape must not become many.
+		MaxRequestsInFlight: 4,
+	})
+}
+
+// sampler is a prometheus.Collector over Backend.Metrics.
+type sampler struct{ backend Lifecycle }
+
+var _ prometheus.Collector = sampler{}
+
+// Describe sends nothing: the names are known only when they are collected.
+func (sampler) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends the samples of the moment.
+func (s sampler) Collect(out chan<- prometheus.Metric) {
+	for _, m := range s.backend.Metrics() {
+		names := slices.Sorted(maps.Keys(m.Labels))
+		values := make([]string, len(names))
+		for i, n := range names {
+			values[i] = m.Labels[n]
+		}
+		kind := prometheus.GaugeValue
+		if m.Kind == api.Counter {
+			kind = prometheus.CounterValue
+		}
+		desc := prometheus.NewDesc(m.Name, m.Help, names, nil)
+		sample, err := prometheus.NewConstMetric(desc, kind, m.Value, values...)
+		if err != nil {
+			sample = prometheus.NewInvalidMetric(desc, err)
+		}
+		out <- sample
+	}
+}

@@ -1,0 +1,263 @@
+package rig
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Host is a machine: a namespace with one underlay interface, eth0, and folders of its own.
+type Host struct {
+	Name string
+	NS   string // of the namespace
+	IP   netip.Addr
+	IP6  netip.Addr
+
+	w       *World
+	u       *Underlay
+	nat     *NAT
+	run     string
+	state   string
+	daemon  *Process
+	answers *Process // see Reached
+	last    []string // arguments of the last Up
+}
+
+func (w *World) prepare(h *Host) {
+	w.T.Helper()
+	h.run, h.state = filepath.Join(w.dir, h.Name, "run"), filepath.Join(w.dir, h.Name, "state")
+	for _, d := range []string{h.run, h.state} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			w.T.Fatal(err)
+		}
+	}
+	w.mu.Lock()
+	w.hosts = append(w.hosts, h)
+	w.mu.Unlock()
+}
+
+// RunDir and StateDir are the host's folders.
+func (h *Host) RunDir() string { return h.run }
+
+// StateDir is where the host's state persists.
+func (h *Host) StateDir() string { return h.state }
+
+// env is what weft and programs on this host see: our own environment without WEFT_ settings, and the host's.
+func (h *Host) env(extra ...string) []string {
+	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "WEFT_") })
+	env = append(env, "WEFT_RUN_DIR="+h.run, "WEFT_STATE_DIR="+h.state)
+	return append(env, extra...)
+}
+
+// Launch starts `weft up` with args and waits for nothing. The name is the host's, and the token the World's
+// for those who name a host to join, unless args say otherwise.
+func (h *Host) Launch(args ...string) *Process {
+	h.w.T.Helper()
+	h.last = slices.Clone(args)
+	full := append([]string{h.w.bin, "up"}, args...)
+	if !slices.Contains(args, "--name") {
+		full = append(full, "--name", h.Name)
+	}
+	var extra []string
+	if tok := h.w.Token(); tok != "" && !slices.Contains(args, "--token") && !slices.Contains(args, "--token-file") {
+		joins := len(args) > 0 && !strings.HasPrefix(args[0], "-")
+		if joins {
+			extra = append(extra, "WEFT_TOKEN="+tok)
+		}
+	}
+	h.daemon = h.w.start(h.NS, "weft up on "+h.Name, h.env(extra...), full...)
+	return h.daemon
+}
+
+// Up runs this host and waits until its socket answers. Without arguments that name another host it founds a
+// cluster, the first time, and the World takes its token.
+func (h *Host) Up(args ...string) {
+	h.w.T.Helper()
+	fresh := !h.hasState()
+	p := h.Launch(args...)
+	if err := h.awaitSocket(p, 15*time.Second); err != nil {
+		h.w.T.Fatal(err)
+	}
+	if joins := len(args) > 0 && !strings.HasPrefix(args[0], "-"); fresh && !joins {
+		token := p.ExpectLine(`^weft1[a-z2-7]+$`, 5*time.Second)
+		if h.w.Token() == "" {
+			h.w.SetToken(token)
+		}
+	}
+}
+
+func (h *Host) hasState() bool {
+	entries, err := os.ReadDir(h.state)
+	return err == nil && len(entries) > 0
+}
+
+func (h *Host) awaitSocket(p *Process, d time.Duration) error {
+	return Poll(d, func() error {
+		if !p.Running() {
+			return fmt.Errorf("%s ended with code %d\n%s", p, p.wait(), p.tail(10))
+		}
+		c, err := net.Dial("unix", filepath.Join(h.run, "weft.sock"))
+		if err != nil {
+			return fmt.Errorf("%s: %w\n%s", p, err, p.tail(10))
+		}
+		return c.Close()
+	})
+}
+
+// Daemon is the process of the last Up.
+func (h *Host) Daemon() *Process { return h.daemon }
+
+// Kill9 kills the daemon with SIGKILL, and only the daemon.
+func (h *Host) Kill9() {
+	h.w.T.Helper()
+	if h.daemon == nil {
+		h.w.T.Fatalf("%s was never up", h.Name)
+	}
+	h.daemon.Kill9()
+}
+
+// Restart runs weft up again as last time.
+func (h *Host) Restart() {
+	h.w.T.Helper()
+	if h.daemon != nil && h.daemon.Running() {
+		if code := h.daemon.Stop(10 * time.Second); code != 0 {
+			h.w.T.Errorf("%s: weft up ended with code %d when asked to stop", h.Name, code)
+		}
+	}
+	h.Up(h.last...)
+}
+
+// Result is how a command ended.
+type Result struct {
+	Stdout, Stderr string
+	Code           int
+}
+
+// Weft runs a weft command to its end, at most 60 s.
+func (h *Host) Weft(args ...string) Result {
+	h.w.T.Helper()
+	return h.WeftInput("", args...)
+}
+
+// WeftInput is Weft with standard input.
+func (h *Host) WeftInput(stdin string, args ...string) Result {
+	h.w.T.Helper()
+	return h.exec(stdin, append([]string{h.w.bin}, args...)...)
+}
+
+// MustWeft is Weft, failing the test unless it exits 0; it returns standard output.
+func (h *Host) MustWeft(args ...string) string {
+	h.w.T.Helper()
+	r := h.Weft(args...)
+	if r.Code != 0 {
+		h.w.T.Fatalf("%s: weft %s: exit %d\n%s%s", h.Name, strings.Join(args, " "), r.Code, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+// JSON runs a weft command with --json and decodes what it prints.
+func (h *Host) JSON(v any, args ...string) error {
+	r := h.Weft(append(args, "--json")...)
+	if r.Code != 0 && r.Code != 3 {
+		return fmt.Errorf("%s: weft %s: exit %d: %s", h.Name, strings.Join(args, " "), r.Code, r.Stderr)
+	}
+	if err := json.Unmarshal([]byte(r.Stdout), v); err != nil {
+		return fmt.Errorf("%s: weft %s --json: %w in %q", h.Name, strings.Join(args, " "), err, r.Stdout)
+	}
+	return nil
+}
+
+// Exec runs a command in the host's namespace to its end, at most 60 s.
+func (h *Host) Exec(args ...string) Result {
+	h.w.T.Helper()
+	return h.exec("", args...)
+}
+
+// MustExec is Exec, failing the test unless it exits 0; it returns standard output.
+func (h *Host) MustExec(args ...string) string {
+	h.w.T.Helper()
+	r := h.Exec(args...)
+	if r.Code != 0 {
+		h.w.T.Fatalf("%s: %s: exit %d\n%s%s", h.Name, strings.Join(args, " "), r.Code, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+func (h *Host) exec(stdin string, args ...string) Result {
+	h.w.T.Helper()
+	cmd := exec.Command("ip", append([]string{"netns", "exec", h.NS}, args...)...)
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr, cmd.Stdin = &out, &errs, strings.NewReader(stdin)
+	cmd.Env = h.env()
+	cmd.SysProcAttr = ownGroup()
+	if err := cmd.Start(); err != nil {
+		h.w.T.Fatal(err)
+	}
+	limit := time.AfterFunc(60*time.Second, func() { _ = signalGroup(cmd.Process.Pid, syscall.SIGKILL) })
+	defer limit.Stop()
+	// A child that goes on in the background must not keep us: only the command's own end counts.
+	cmd.WaitDelay = 2 * time.Second
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+		h.w.T.Fatalf("%s: %s: %v", h.Name, strings.Join(args, " "), err)
+	}
+	return Result{Stdout: out.String(), Stderr: errs.String(), Code: cmd.ProcessState.ExitCode()}
+}
+
+// Start starts a command in the host's namespace.
+func (h *Host) Start(args ...string) *Process {
+	h.w.T.Helper()
+	return h.w.start(h.NS, strings.Join(args, " ")+" on "+h.Name, h.env(), args...)
+}
+
+// StartWeft starts a weft command.
+func (h *Host) StartWeft(args ...string) *Process {
+	h.w.T.Helper()
+	return h.w.start(h.NS, "weft "+strings.Join(args, " ")+" on "+h.Name, h.env(), append([]string{h.w.bin}, args...)...)
+}
+
+// Run starts a command as an attachment: `weft run --name NAME -- CMD`.
+func (h *Host) Run(name string, cmd ...string) *Process {
+	h.w.T.Helper()
+	return h.RunWith([]string{"--name", name}, cmd...)
+}
+
+// RunWith is Run with options of weft run.
+func (h *Host) RunWith(options []string, cmd ...string) *Process {
+	h.w.T.Helper()
+	args := append([]string{"run"}, options...)
+	return h.StartWeft(append(append(args, "--"), cmd...)...)
+}
+
+// WeftPath is the binary under test, for `weft run -- weft chat`.
+func (h *Host) WeftPath() string { return h.w.bin }
+
+// Found makes hosts of a new cluster: the first founds it, the others join at its address, and all see each other as
+// alive before it returns.
+func Found(t testing.TB, hosts ...*Host) {
+	t.Helper()
+	hosts[0].Up()
+	for _, h := range hosts[1:] {
+		h.Up(hosts[0].Endpoint())
+	}
+	AllKnowAll(t, 15*time.Second, hosts...)
+}
+
+// Endpoint is the underlay address at which others reach this host.
+func (h *Host) Endpoint() string {
+	if h.nat != nil {
+		return h.nat.IP.String()
+	}
+	return h.IP.String()
+}

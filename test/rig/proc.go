@@ -1,0 +1,60 @@
+package rig
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// userHZ is the unit of CPU times in /proc, fixed at 100 for programs (proc(5)).
+const userHZ = 100
+
+// stat returns the fields of /proc/PID/stat after the command name: field 3 of proc(5) is element 0.
+func stat(pid int) ([]string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, err
+	}
+	s := string(b)
+	return strings.Fields(s[strings.LastIndexByte(s, ')')+1:]), nil
+}
+
+// alive reports whether a process exists and is no zombie.
+func alive(pid int) bool {
+	f, err := stat(pid)
+	return err == nil && len(f) > 0 && f[0] != "Z"
+}
+
+// CPU returns the processor time the process has used.
+func (p *Process) CPU() (time.Duration, error) {
+	f, err := stat(p.PID())
+	if err != nil {
+		return 0, err
+	}
+	if len(f) < 13 {
+		return 0, fmt.Errorf("/proc/%d/stat: %d fields", p.PID(), len(f))
+	}
+	user, err1 := strconv.ParseInt(f[11], 10, 64)
+	system, err2 := strconv.ParseInt(f[12], 10, 64)
+	if err1 != nil || err2 != nil {
+		return 0, fmt.Errorf("/proc/%d/stat: %q %q", p.PID(), f[11], f[12])
+	}
+	return time.Duration(user+system) * time.Second / userHZ, nil
+}
+
+// RSS returns the process's resident memory in bytes.
+func (p *Process) RSS() (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 10, 64)
+			return kb << 10, err
+		}
+	}
+	return 0, fmt.Errorf("/proc/%d/status: no VmRSS", p.PID())
+}
