@@ -45,8 +45,12 @@ const (
 const (
 	// MaxMessage is the largest message in bytes: a link's plaintext less its kind byte.
 	MaxMessage = wire.MaxPlain - 1
+	// partTarget is where a message of an answer is closed: see blockTarget.
+	partTarget = blockTarget + answerHeader + 2
 	// maxAsked is the number of tables in one request.
 	maxAsked = 256
+	// maxWants is the number of tables known to be behind at a time; further claims wait for the next digest.
+	maxWants = 4096
 	// maxSources is how many peers are remembered as holders of what a table lacks.
 	maxSources = 4
 	// pushLimit is the number of bytes pushed unasked; of more only the version is told.
@@ -64,4 +68,6 @@ const (
 	// requestTimeout is doubled with each loss in a row, up to requestMost.
 	requestTimeout = 500 * time.Millisecond
 	requestMost    = 4 * time.Second
+	// partTimeout follows each message of an answer: the rest comes at once or not at all.
+	partTimeout = 250 * time.Millisecond
 )

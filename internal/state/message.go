@@ -10,10 +10,10 @@ import (
 // The messages between two hosts, without the kind byte of the link packet. All lists are counted before anything is
 // allocated, and nothing may follow them.
 //
-//	digest    [1][held n 2]{scope 4, sum 8}  [mine n 2]{scope 4, version 8}  [yours n 2]{scope 4, version 8}
+//	digest    [1][flags 1][held n 2]{scope 4, sum 8}  [mine n 2]{scope 4, version 8}  [yours n 2]{scope 4, version 8}
 //	vector    [2][flags 1][scope 4][n 2]{writer 16, version 8, head 8}
 //	request   [3][id 4][limit 4][n 2]{writer 16, scope 4, after 8}
-//	blocks    [4][flags 1][id 4]{length 2, block} to the end
+//	blocks    [4][flags 1][id 4][parts 2]{length 2, block} to the end
 const (
 	msgDigest  = 1
 	msgVector  = 2
@@ -22,6 +22,8 @@ const (
 )
 
 const (
+	digestAnswer = 1 << 0 // I have none of yours: answer with it
+
 	vectorAnswer = 1 << 0 // the whole vector: show in turn where you are ahead
 
 	blocksMore     = 1 << 0 // the answer was cut at its limit
@@ -31,9 +33,10 @@ const (
 // digest says in a few bytes what a host holds: the sum of each scope's vector, its own tables of scopes it does not
 // hold (withdrawn, to be fetched), and tables of the receiver in scopes that the receiver does not hold.
 type digest struct {
-	held  []scopeSum
-	mine  []scopeVersion
-	yours []scopeVersion
+	answer bool
+	held   []scopeSum
+	mine   []scopeVersion
+	yours  []scopeVersion
 }
 
 type scopeSum struct {
@@ -73,6 +76,7 @@ type answer struct {
 	more     bool
 	evidence bool
 	id       uint32 // of the request; 0: pushed
+	parts    uint16 // number of messages the answer has
 	blocks   []byte // as cutBlock reads them
 }
 
@@ -80,12 +84,16 @@ const (
 	pairSize     = 12
 	positionSize = 32
 	lackSize     = 28
-	answerHeader = 6
+	answerHeader = 8
 )
 
 func (d *digest) encode() []byte {
-	b := make([]byte, 0, 7+pairSize*(len(d.held)+len(d.mine)+len(d.yours)))
-	b = append(b, msgDigest)
+	b := make([]byte, 0, 8+pairSize*(len(d.held)+len(d.mine)+len(d.yours)))
+	var flags byte
+	if d.answer {
+		flags = digestAnswer
+	}
+	b = append(b, msgDigest, flags)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(d.held)))
 	for _, h := range d.held {
 		b = binary.BigEndian.AppendUint32(b, uint32(h.scope))
@@ -132,9 +140,17 @@ func (r *request) encode() []byte {
 	return b
 }
 
-// newAnswer begins a message of blocks; appendBlock adds to it.
+// newAnswer begins a message of blocks; appendBlock adds to it, finishAnswer sets what is known at the end.
 func newAnswer(flags byte, id uint32) []byte {
-	return binary.BigEndian.AppendUint32([]byte{msgBlocks, flags}, id)
+	b := binary.BigEndian.AppendUint32([]byte{msgBlocks, flags}, id)
+	return append(b, 0, 1)
+}
+
+func finishAnswer(msg []byte, parts int, more bool) {
+	binary.BigEndian.PutUint16(msg[6:], uint16(parts))
+	if more {
+		msg[1] |= blocksMore
+	}
 }
 
 func appendBlock(msg []byte, b *Block) []byte {
@@ -171,9 +187,10 @@ func list(b []byte, size, limit int) (records, rest []byte, ok bool) {
 
 func parseDigest(b []byte) (d digest, err error) {
 	var held, mine, yours []byte
-	ok := len(b) > 0
+	ok := len(b) > 1 && b[1]&^digestAnswer == 0
 	if ok {
-		held, b, ok = list(b[1:], pairSize, MaxScopes)
+		d.answer = b[1] == digestAnswer
+		held, b, ok = list(b[2:], pairSize, MaxScopes)
 	}
 	if ok {
 		mine, b, ok = list(b, pairSize, MaxScopes)
@@ -240,6 +257,6 @@ func parseAnswer(b []byte) (a answer, err error) {
 		return a, malformed("blocks")
 	}
 	a.more, a.evidence = b[1]&blocksMore != 0, b[1]&blocksEvidence != 0
-	a.id, a.blocks = binary.BigEndian.Uint32(b[2:]), b[answerHeader:]
+	a.id, a.parts, a.blocks = binary.BigEndian.Uint32(b[2:]), binary.BigEndian.Uint16(b[6:]), b[answerHeader:]
 	return a, nil
 }

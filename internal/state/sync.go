@@ -62,6 +62,8 @@ type pending struct {
 	id    uint32
 	until time.Time
 	lacks []lack
+	got   int // messages of the answer so far
+	more  bool
 }
 
 // want is a table of which some peers are known, or claim, to hold more than we do.
@@ -104,7 +106,7 @@ func (s *Sync) PeerUp(now time.Time, id ident.HostID) []Send {
 	if ok || id == s.tables.self {
 		return nil
 	}
-	p := &peer{id: id, met: map[Scope]bool{}, limit: answerFirst, budget: answerBudget, budgetFrom: now}
+	p := &peer{id: id, scopes: map[Scope]bool{}, met: map[Scope]bool{}, limit: answerFirst, budget: answerBudget, budgetFrom: now}
 	s.peers = slices.Insert(s.peers, i, p)
 	return s.done([]Send{s.digestTo(p)})
 }
@@ -219,7 +221,12 @@ func (s *Sync) Tick(now time.Time) []Send {
 			out = append(out, s.digestTo(p))
 		}
 	case len(s.peers) > 0 && !now.Before(s.nextDigest):
-		out = append(out, s.digestTo(s.partner()))
+		partner := s.partner()
+		for _, p := range s.peers {
+			if p == partner || !p.known {
+				out = append(out, s.digestTo(p))
+			}
+		}
 	default:
 		return s.ask(now, out)
 	}
@@ -246,7 +253,7 @@ func (s *Sync) partner() *peer {
 }
 
 func (s *Sync) digestTo(p *peer) Send {
-	var d digest
+	d := digest{answer: !p.known}
 	for _, sc := range s.tables.Scopes() {
 		d.held = append(d.held, scopeSum{sc, s.tables.scopes[sc].sum})
 		if tb := s.tables.table(p.id, sc); p.known && !p.scopes[sc] && tb != nil && len(tb.entries) > 0 {
@@ -275,7 +282,7 @@ func (s *Sync) Input(now time.Time, from ident.HostID, msg []byte) (out []Send, 
 	case msg[0] == msgRequest:
 		out, err = s.onRequest(now, p, msg)
 	case msg[0] == msgBlocks:
-		out, changes, err = s.onBlocks(p, msg)
+		out, changes, err = s.onBlocks(now, p, msg)
 	default:
 		err = malformed("message")
 	}
@@ -308,11 +315,24 @@ func (s *Sync) onDigest(now time.Time, p *peer, msg []byte) ([]Send, error) {
 	p.known, p.scopes = true, make(map[Scope]bool, len(d.held))
 	for _, h := range d.held {
 		p.scopes[h.scope] = true
+	}
+	if d.answer {
+		// It does not know us yet: the comparison is then its turn.
+		m := s.digestTo(p)
+		if !p.spend(now, len(m.Msg)) {
+			return nil, ErrBusy
+		}
+		out = append(out, m)
+	}
+	for _, h := range d.held {
 		if !s.tables.Holds(h.scope) {
 			continue
 		}
 		if s.tables.scopes[h.scope].sum == h.sum {
 			p.met[h.scope] = true
+			continue
+		}
+		if d.answer {
 			continue
 		}
 		v := vector{answer: true, scope: h.scope, positions: s.tables.Vector(h.scope)}
@@ -366,15 +386,15 @@ func (s *Sync) onVector(now time.Time, p *peer, msg []byte) ([]Send, error) {
 	if !v.answer {
 		return nil, nil
 	}
-	p.met[v.scope] = true
-	theirs := make(map[ident.HostID]uint64, len(v.positions))
+	p.met[v.scope], p.scopes[v.scope] = true, true
+	theirs := make(map[ident.HostID]Position, len(v.positions))
 	for _, pos := range v.positions {
-		theirs[pos.Writer] = pos.Version
+		theirs[pos.Writer] = pos
 	}
 	ahead := vector{scope: v.scope}
 	for _, pos := range s.tables.Vector(v.scope) {
-		// Equal versions are shown too when the heads may differ: our own table's, to its own writer.
-		if t := theirs[pos.Writer]; pos.Version > t || pos.Version == t && pos.Writer == p.id {
+		// The writer is also shown where we have another history of it.
+		if t := theirs[pos.Writer]; pos.Version > t.Version || pos.Version == t.Version && pos != t && pos.Writer == p.id {
 			ahead.positions = append(ahead.positions, pos)
 		}
 	}
@@ -393,20 +413,42 @@ func (s *Sync) onRequest(now time.Time, p *peer, msg []byte) ([]Send, error) {
 	if err != nil {
 		return nil, err
 	}
+	parts, more := s.answer(&r)
+	var out []Send
+	size := 0
+	for _, m := range parts {
+		finishAnswer(m, len(parts), more)
+		out = append(out, Send{To: p.id, Msg: m})
+		size += len(m)
+	}
+	if !p.spend(now, size) {
+		return nil, ErrBusy
+	}
+	return out, nil
+}
+
+// answer collects what a request asks for, in messages that cross a path in one datagram where the blocks allow it:
+// what is lost then costs no more than itself. more says that the limit cut it.
+func (s *Sync) answer(r *request) (parts [][]byte, more bool) {
 	limit := min(max(int(r.limit), answerLeast), answerMost)
-	out := newAnswer(0, r.id)
+	part, size := newAnswer(0, r.id), 0
 	add := func(b *Block) bool {
-		// One block at least, whatever the limit: else nothing would ever arrive.
-		if len(out)+2+len(b.raw) > limit && len(out) > answerHeader {
-			out[1] |= blocksMore
+		n := 2 + len(b.raw)
+		if size+n > limit && size > 0 { // one block at least: else nothing would ever arrive
+			more = true
 			return false
 		}
-		out = appendBlock(out, b)
+		if len(part)+n > partTarget && len(part) > answerHeader {
+			parts = append(parts, part)
+			part = newAnswer(0, r.id)
+		}
+		part = appendBlock(part, b)
+		size += n
 		return true
 	}
 	for _, l := range r.lacks {
 		tb := s.tables.table(l.writer, l.scope)
-		if tb == nil || !s.mayShow(p, l.tableID) {
+		if tb == nil {
 			continue
 		}
 		proof, rest := tb.missing(l.after)
@@ -417,27 +459,15 @@ func (s *Sync) onRequest(now time.Time, p *peer, msg []byte) ([]Send, error) {
 			if !add(&rest[i]) {
 				break
 			}
-			if proof != nil && i == 0 {
-				// The proof alone moves nobody on; let at least one block of the log come with it.
-				limit = max(limit, len(out))
-			}
 		}
-		if out[1]&blocksMore != 0 {
+		if more {
 			break
 		}
 	}
-	if !p.spend(now, len(out)) {
-		return nil, ErrBusy
-	}
-	return []Send{{To: p.id, Msg: out}}, nil
+	return append(parts, part), more
 }
 
-// mayShow reports whether a peer may have a table: it holds the scope, or the table is its own.
-func (s *Sync) mayShow(p *peer, id tableID) bool {
-	return p.scopes[id.scope] || id.writer == p.id
-}
-
-func (s *Sync) onBlocks(p *peer, msg []byte) (out []Send, changes []Change, err error) {
+func (s *Sync) onBlocks(now time.Time, p *peer, msg []byte) (out []Send, changes []Change, err error) {
 	a, err := parseAnswer(msg)
 	if err != nil {
 		return nil, nil, err
@@ -460,13 +490,13 @@ func (s *Sync) onBlocks(p *peer, msg []byte) (out []Send, changes []Change, err 
 			out = s.contradict(out, p, id, &b, a.evidence)
 		case errors.Is(aerr, ErrForged):
 			// A peer that passes on what nobody signed gets no more of our time for this message.
-			s.answered(p, a)
+			s.answered(now, p, a)
 			return out, changes, aerr
 		default:
 			err = aerr
 		}
 	}
-	s.answered(p, a)
+	s.answered(now, p, a)
 	return out, changes, err
 }
 

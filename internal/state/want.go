@@ -11,7 +11,8 @@ import (
 
 // claim notes that a peer says it has a version of a table; nothing happens unless it is above ours.
 func (s *Sync) claim(p *peer, id tableID, version uint64) {
-	if version > s.tables.Version(id.writer, id.scope) && version <= maxVersion {
+	if version > s.tables.Version(id.writer, id.scope) && version <= maxVersion &&
+		(s.wants[id] != nil || len(s.wants) < maxWants) {
 		s.want(p, id, version)
 	}
 }
@@ -96,8 +97,14 @@ func (t *Tables) beforeLast(id tableID) uint64 {
 	return tb.blocks[len(tb.blocks)-1].From - 1
 }
 
-// lost gives up waiting for a peer's answer: the next sources are asked, and the peer, later, for less at a time.
+// lost gives up waiting for what is missing of a peer's answer. When nothing of it came the next sources are asked, and
+// the peer, later, for less at a time.
 func (s *Sync) lost(p *peer) {
+	if p.pending.got > 0 {
+		p.limit = max(p.limit/4*3, answerLeast)
+		s.close(p, true)
+		return
+	}
 	p.losses++
 	p.limit = max(p.limit/2, answerLeast)
 	for _, l := range p.pending.lacks {
@@ -112,16 +119,28 @@ func (s *Sync) lost(p *peer) {
 	s.asked = true
 }
 
-// answered closes the request that a message of blocks belongs to. A source that had nothing for a table is asked for it
-// no more, until it claims again to have it.
-func (s *Sync) answered(p *peer, a answer) {
+// answered counts a message of the answer to what the peer was asked.
+func (s *Sync) answered(now time.Time, p *peer, a answer) {
 	s.asked = true
 	if p.pending == nil || a.id != p.pending.id {
 		return
 	}
 	p.losses = 0
+	p.pending.got++
+	p.pending.more = p.pending.more || a.more
+	if p.pending.got < int(a.parts) {
+		p.pending.until = now.Add(partTimeout)
+		return
+	}
 	p.limit = min(p.limit*2, answerMost)
-	lacks := p.pending.lacks
+	s.close(p, false)
+}
+
+// close ends a request. A source that had nothing for a table is asked for it no more, until it claims again to have
+// it; not so when the answer was lost in part.
+func (s *Sync) close(p *peer, partly bool) {
+	s.asked = true
+	lacks, more := p.pending.lacks, p.pending.more
 	p.pending = nil
 	moved := false
 	for _, l := range lacks {
@@ -135,7 +154,7 @@ func (s *Sync) answered(p *peer, a answer) {
 		w.from, w.again = ident.HostID{}, false
 		if v := s.tables.Version(l.writer, l.scope); v >= w.version {
 			delete(s.wants, l.tableID)
-		} else if v <= l.after && !(a.more && moved) {
+		} else if v <= l.after && !partly && !(more && moved) {
 			if w.drop(p.id); len(w.sources) == 0 {
 				delete(s.wants, l.tableID)
 			}
