@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -56,12 +57,21 @@ func (h *handle) Configure(name string, i Interface) error {
 	if err := h.sysctl(name, inner); err != nil {
 		return err
 	}
-	for _, p := range i.Addrs {
+	addrs := slices.Clone(i.Addrs)
+	if mac := linkOf(l).MAC; mac != (MAC{}) {
+		// The kernel makes the same one, but up to a second after the link is up.
+		addrs = append(addrs, netip.PrefixFrom(mac.LinkLocal(), 64))
+	}
+	for _, p := range addrs {
 		a := &netlink.Addr{IPNet: ipNet(p)}
 		if p.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD
 		}
-		if err := h.lib.AddrReplace(l, a); err != nil {
+		err := h.lib.AddrReplace(l, a)
+		if p.Addr().IsLinkLocalUnicast() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)) {
+			continue // a kernel without IPv6
+		}
+		if err != nil {
 			return fmt.Errorf("give %s the address %s: %w", name, p, err)
 		}
 	}
@@ -74,9 +84,11 @@ func (h *handle) Configure(name string, i Interface) error {
 		}
 	}
 	if i.MulticastRoute {
-		return h.multicastRoutes(l)
+		if err := h.multicastRoutes(l); err != nil {
+			return err
+		}
 	}
-	return nil
+	return h.AwaitRunning(l.Attrs().Index)
 }
 
 // multicastRoutes makes joins and sends that name no interface use this one.

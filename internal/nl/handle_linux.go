@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	rtnl "github.com/vishvananda/netlink/nl"
@@ -151,6 +152,23 @@ func (h *handle) Up(index int) error {
 		return fmt.Errorf("bring interface %d up: %w", index, err)
 	}
 	return nil
+}
+
+func (h *handle) AwaitRunning(index int) error {
+	deadline := time.Now().Add(RunningTime)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		l, err := h.lib.LinkByIndex(index)
+		if err != nil {
+			return fmt.Errorf("interface %d: %w", index, err)
+		}
+		if l.Attrs().RawFlags&unix.IFF_RUNNING != 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("interface %s is up but carries nothing after %v", l.Attrs().Name, RunningTime)
+		}
+		time.Sleep(pause) // no notification that could not be missed
+	}
 }
 
 func (h *handle) SetMTU(index, mtu int) error {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/weft-net/weft/internal/netns"
 )
@@ -19,6 +20,9 @@ var (
 	ErrNotFound    = errors.New("no such interface")
 	ErrExists      = errors.New("the interface exists")
 )
+
+// RunningTime is how long AwaitRunning waits.
+const RunningTime = 5 * time.Second
 
 // MAC is an Ethernet address.
 type MAC [6]byte
@@ -109,10 +113,13 @@ type Interfaces interface {
 	AddVeth(Veth) (Link, error)
 	// Configure gives an interface of this namespace its addresses, brings it and lo up and adds
 	// its routes; IPv6 is ready at once (no duplicate address detection). The link-local
-	// address follows from the MAC.
+	// address follows from the MAC. The other end of a veth must be up already.
 	Configure(name string, i Interface) error
 	// Up brings a link up.
 	Up(index int) error
+	// AwaitRunning waits until a link that is up carries frames: the kernel gets there some
+	// milliseconds later, on its own time, and drops frames until then. An error after RunningTime.
+	AwaitRunning(index int) error
 	// SetMTU sets a link's MTU in bytes.
 	SetMTU(index, mtu int) error
 	// Delete removes an interface; one that has gone already is no error.

@@ -87,12 +87,13 @@ func (v *VNet) Attach(ctx context.Context, s AttachSpec) (Attachment, error) {
 func (v *VNet) attach(n *network, s AttachSpec) (a *attachment, err error) {
 	// The process first: seen alive after its namespace was opened, the two belong together.
 	var proc netns.Process
+	watched := false
 	if s.PID != 0 {
 		if proc, err = v.cfg.Netns.Process(s.PID); err != nil {
 			return nil, err
 		}
 		defer func() {
-			if err != nil || a.stop == nil {
+			if !watched {
 				_ = proc.Close()
 			}
 		}()
@@ -146,6 +147,9 @@ func (v *VNet) attach(n *network, s AttachSpec) (a *attachment, err error) {
 	if err := v.configure(a, ns); err != nil {
 		return undo(err)
 	}
+	if err := v.nl.AwaitRunning(a.port); err != nil { // else the first join's report is lost
+		return undo(err)
+	}
 	v.attachments[key{s.Network, s.Name}] = a
 	if err := v.save(); err != nil {
 		delete(v.attachments, key{s.Network, s.Name})
@@ -153,6 +157,7 @@ func (v *VNet) attach(n *network, s AttachSpec) (a *attachment, err error) {
 	}
 	if proc != nil {
 		v.watch(a, proc)
+		watched = true
 	}
 	v.poke()
 	return a, nil
@@ -221,30 +226,51 @@ func (v *VNet) makePair(a *attachment, ns netns.Namespace, mtu int) error {
 // plug guards the host end, binds the MAC to it and makes it a port. Also for an adopted attachment.
 func (v *VNet) plug(n *network, a *attachment) error {
 	if v.cfg.Guard != nil {
-		ips := make([]netip.Addr, 0, len(a.IPs))
-		for _, p := range a.IPs {
-			ips = append(ips, p.Addr())
-		}
-		if err := v.cfg.Guard.SetPort(BridgeName(n.spec.VNI), a.Port, n.spec.VNI, a.MAC, ips); err != nil {
+		if err := v.cfg.Guard.SetPort(BridgeName(n.spec.VNI), a.Port, n.spec.VNI, a.MAC, a.addrs()); err != nil {
 			return err
 		}
 	}
 	if err := v.nl.SetPort(n.bridge, a.port, nl.AttachmentPort); err != nil {
 		return err
 	}
-	if n.fdb[a.MAC] { // it was a remote one until now: moved between hosts
-		delete(n.fdb, a.MAC)
+	delete(n.fdb, a.MAC) // when it was a remote one until now, its entry is replaced
+	if err := v.nl.SetFDB(nl.FDBEntry{Port: a.port, MAC: a.MAC}); err != nil {
+		return err
 	}
-	return v.nl.SetFDB(nl.FDBEntry{Port: a.port, MAC: a.MAC})
+	// Known here, so that ARP and ND for it need not leave through the uplink.
+	for _, ip := range a.addrs() {
+		if err := v.nl.SetNeighbour(n.bridge, nl.Neighbour{IP: ip, MAC: a.MAC}); err != nil {
+			return err
+		}
+		n.neighs[ip] = a.MAC
+	}
+	return nil
+}
+
+// addrs returns the attachment's addresses, the link-local one included.
+func (a *attachment) addrs() []netip.Addr {
+	ips := make([]netip.Addr, 0, len(a.IPs)+1)
+	for _, p := range a.IPs {
+		ips = append(ips, p.Addr())
+	}
+	return append(ips, a.MAC.LinkLocal())
 }
 
 // unplug removes what attach has made. Precondition: v.mu must be locked.
 func (v *VNet) unplug(a *attachment) error {
-	err := v.nl.Delete(a.Port)
+	errs := []error{v.nl.Delete(a.Port)} // its FDB and MDB entries go with it
 	if v.cfg.Guard != nil {
-		err = errors.Join(err, v.cfg.Guard.DelPort(a.Port))
+		errs = append(errs, v.cfg.Guard.DelPort(a.Port))
 	}
-	return err
+	if n := v.networks[a.VNI]; n != nil {
+		for _, ip := range a.addrs() {
+			if n.neighs[ip] == a.MAC {
+				errs = append(errs, v.nl.DeleteNeighbour(n.bridge, nl.Neighbour{IP: ip, MAC: a.MAC}))
+				delete(n.neighs, ip)
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (v *VNet) configure(a *attachment, ns netns.Namespace) error {

@@ -78,6 +78,9 @@ func (v *VNet) build(s Spec) (n *network, err error) {
 		if len(adopted) == 0 {
 			err = errors.Join(err, v.nl.Delete(bridge))
 		}
+		if v.cfg.Guard != nil {
+			err = errors.Join(err, v.cfg.Guard.DelBridge(bridge))
+		}
 	}()
 
 	l, err := v.nl.EnsureBridge(nl.Bridge{Name: bridge, MTU: s.MTU, MAC: bridgeMAC(s.VNI)})
@@ -184,10 +187,13 @@ func (v *VNet) SetRemotes(vni uint32, remotes []Remote) error {
 			addrs[ip.Unmap()] = r.MAC
 		}
 	}
-	// A frame for a local MAC must not be sent to the uplink, whatever others publish.
+	// A frame for a local MAC or address must not be sent to the uplink, whatever others publish.
 	for _, a := range v.attachments {
 		if a.VNI == vni {
 			delete(macs, a.MAC)
+			for _, ip := range a.addrs() {
+				addrs[ip] = a.MAC
+			}
 		}
 	}
 	var errs errorList

@@ -185,4 +185,3 @@ func (v *VNet) Clean() ([]string, error) {
 	slices.Sort(removed)
 	return removed, errors.Join(append(errs, v.Down())...)
 }
-
