@@ -196,8 +196,6 @@ func load(f field, reg uint32) expr.Any {
 		return &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg}
 	case fromOIF:
 		return &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg}
-	case fromBridge:
-		return &expr.Meta{Key: expr.MetaKeyBRIIIFNAME, Register: reg}
 	case fromProto:
 		return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}
 	case fromFamily:

@@ -390,7 +390,7 @@ func TestThousandPorts(t *testing.T) {
 
 func manyPort(i int) Port {
 	return Port{
-		Name: fmt.Sprintf("wvx%d", i), MAC: [6]byte{2, 0, 0, 1, byte(i >> 8), byte(i)},
+		Name: fmt.Sprintf("wvx%d", i), Bridge: labBridge, MAC: [6]byte{2, 0, 0, 1, byte(i >> 8), byte(i)},
 		IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 33, byte(i >> 8), byte(i)}), netip.AddrFrom16([16]byte{0: 0xfd, 14: byte(i >> 8), 15: byte(i)})},
 	}
 }

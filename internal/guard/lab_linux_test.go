@@ -85,8 +85,8 @@ func (l *lab) port(name, far string) *wire {
 func desired(change ...func(*Desired)) Desired {
 	d := Desired{
 		Ports: []Port{
-			{Name: "wv1", MAC: macA, IPs: []netip.Addr{ip4A, ip6A}},
-			{Name: "wv2", MAC: macB, IPs: []netip.Addr{ip4B, ip6B}},
+			{Name: "wv1", Bridge: labBridge, MAC: macA, IPs: []netip.Addr{ip4A, ip6A}},
+			{Name: "wv2", Bridge: labBridge, MAC: macB, IPs: []netip.Addr{ip4B, ip6B}},
 		},
 		Networks:    []Network{{Bridge: labBridge, Uplink: labUplink}},
 		ControlPort: 6783,

@@ -241,7 +241,7 @@ func broadcasts(d Desired) []Rule {
 		if n.Rate == 0 {
 			continue
 		}
-		of := named(bridgeName, n.Bridge)
+		of := in(portsOf(n.Bridge), iifName)
 		rs = append(rs,
 			Rule{Matches: []match{of}, Limit: &limit{"broadcast_rates", iifName, n.Rate}, Counter: dropStorm, Verdict: drop},
 			when(back, "", of))
@@ -253,7 +253,7 @@ func broadcasts(d Desired) []Rule {
 func policy(d Desired, dst field, then string) []Rule {
 	var rs []Rule
 	for _, n := range d.Networks {
-		of := named(bridgeName, n.Bridge)
+		of := in(portsOf(n.Bridge), iifName)
 		for _, p := range n.DenyGroups {
 			if p.Addr().Is4() == (dst.kind == kindIP4) {
 				rs = append(rs, deny(dropGroup, of, within(dst, p)))
@@ -276,7 +276,7 @@ func groupRates(d Desired, other byte, malformed string) []Rule {
 	var rs []Rule
 	for _, n := range d.Networks {
 		if n.GroupRate > 0 {
-			rs = append(rs, Rule{Matches: []match{named(bridgeName, n.Bridge)}, Limit: &limit{"group_rates", iifName, n.GroupRate}, Counter: dropGroupRate, Verdict: drop})
+			rs = append(rs, Rule{Matches: []match{in(portsOf(n.Bridge), iifName)}, Limit: &limit{"group_rates", iifName, n.GroupRate}, Counter: dropGroupRate, Verdict: drop})
 		}
 	}
 	return append(rs, when(accept, "", isNot(l4Proto, []byte{other})), deny(malformed))
@@ -356,14 +356,30 @@ func portSets(d Desired) []Set {
 		}
 	}
 	limits := func(name string) Set { return Set{Name: name, Parts: []kind{kindName}, Size: MaxPorts, Limits: true} }
-	return []Set{
+	sets := []Set{
 		newSet("macs", MaxPorts, macs, kindName, kindMAC),
 		newSet("ip4s", MaxAddrs, ip4s, kindName, kindIP4),
 		newSet("ip6s", MaxAddrs, ip6s, kindName, kindIP6),
 		newSet("uplinks", MaxNetworks, uplinks, kindName),
 		limits("broadcast_rates"), limits("group_rates"),
 	}
+	for _, n := range d.Networks {
+		if !n.hasPolicy() {
+			continue
+		}
+		var ports []string
+		for _, p := range d.Ports {
+			if p.Bridge == n.Bridge {
+				ports = append(ports, key(ifname(p.Name)))
+			}
+		}
+		sets = append(sets, newSet(portsOf(n.Bridge), MaxPorts, ports, kindName))
+	}
+	return sets
 }
+
+// portsOf names the set of a network's ports. Not every kernel can match on the bridge itself (nft_meta_bridge).
+func portsOf(bridge string) string { return "ports_" + bridge }
 
 func newSet(name string, size uint32, elements []string, parts ...kind) Set {
 	slices.Sort(elements)

@@ -98,7 +98,6 @@ type source int
 const (
 	fromIIF    source = iota // name of the port a frame came by
 	fromOIF                  // name of the port it leaves by
-	fromBridge               // name of the bridge of the port it came by
 	fromProto                // transport protocol, IPv6 extension headers skipped; absent in malformed packets
 	fromFamily               // address family of the packet, in tables of several
 	fromType                 // packet type: to this host, broadcast, …
@@ -129,7 +128,6 @@ const familyIP4, familyIP6 = 2, 10
 var (
 	iifName    = at("iifname", fromIIF, 0, kindName)
 	oifName    = at("oifname", fromOIF, 0, kindName)
-	bridgeName = at("meta ibrname", fromBridge, 0, kindName)
 	l4Proto    = at("meta l4proto", fromProto, 0, kindProto)
 	family     = at("meta nfproto", fromFamily, 0, kindU8)
 	packetType = at("meta pkttype", fromType, 0, kindU8)
@@ -195,8 +193,7 @@ func oneOf(f field, vs ...byte) match {
 func in(set string, fs ...field) match    { return match{fields: fs, set: set} }
 func notIn(set string, fs ...field) match { return match{fields: fs, set: set, not: true} }
 
-// named matches an interface name, prefixed all names that begin so.
-func named(f field, name string) match      { return is(f, ifname(name)) }
+// prefixed matches all interface names that begin so.
 func prefixed(f field, prefix string) match { return is(f, []byte(prefix)) }
 
 // within matches an address in a prefix.
