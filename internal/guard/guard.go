@@ -49,8 +49,9 @@ type Desired struct {
 
 // Port is an attachment's bridge port.
 type Port struct {
-	Name string // of the host end, begins with PortPrefix
-	MAC  [6]byte
+	Name   string // of the host end, begins with PortPrefix
+	Bridge string // it is a port of, for the network's policy
+	MAC    [6]byte
 	// IPs are the addresses it may send from. The link-local address that follows from the MAC (EUI-64) is always allowed.
 	IPs []netip.Addr
 }
@@ -88,6 +89,11 @@ type Filter interface {
 
 // ErrUnsupported is returned where the system has no nftables.
 var ErrUnsupported = errors.New("guard: needs Linux with nftables")
+
+// hasPolicy reports whether rules of the network's own are needed.
+func (n *Network) hasPolicy() bool {
+	return n.Rate > 0 || n.GroupRate > 0 || len(n.AllowGroups) > 0 || len(n.DenyGroups) > 0
+}
 
 // check refuses what would not fit into the kernel's tables, or what would match nothing.
 func (d *Desired) check() error {
@@ -129,6 +135,9 @@ func (d *Desired) check() error {
 func (p *Port) check() error {
 	if err := checkName(p.Name, PortPrefix); err != nil {
 		return err
+	}
+	if err := checkName(p.Bridge, BridgePrefix); err != nil {
+		return fmt.Errorf("port %s: %w", p.Name, err)
 	}
 	if p.MAC[0]&1 != 0 || p.MAC == [6]byte{} {
 		return fmt.Errorf("guard: port %s: %x is not the MAC of a station", p.Name, p.MAC)
