@@ -36,17 +36,18 @@ func (a Addr) String() string {
 // Timers and bounds. A path is judged by answered pings alone: packets that merely arrive say
 // nothing about the other direction (asymmetric loss).
 const (
-	pingIdle    = 5 * time.Second        // keepalive of a quiet link
-	pingNAT     = 2 * time.Second        // ... when a NAT must keep the mapping, and hear of a new one soon
-	pingBusy    = time.Second            // ... while there is traffic
-	pingAgain   = 300 * time.Millisecond // after a miss
-	pingTimeout = 500 * time.Millisecond // plus twice the round trip
-	missesDown  = 4                      // misses in a row: the path is down
-	upgradeGap  = 2 * time.Second        // relayed: how often direct endpoints are tried
-	searchGap   = 500 * time.Millisecond // path down: how often all addresses are tried
-	helloAfter  = 1200 * time.Millisecond
-	unreachable = 3 * time.Second // path down for so long: no path
-	relayAfter  = 600 * time.Millisecond
+	pingIdle     = 5 * time.Second        // keepalive of a quiet link
+	pingNAT      = 2 * time.Second        // ... when a NAT must keep the mapping, and hear of a new one soon
+	pingBusy     = time.Second            // ... while there is traffic
+	pingAgain    = 300 * time.Millisecond // after a miss
+	pingTimeout  = 500 * time.Millisecond // plus twice the round trip
+	missesDown   = 4                      // misses in a row: the path is down
+	upgradeGap   = 2 * time.Second        // relayed: how often direct endpoints are tried,
+	firstUpgrade = 300 * time.Millisecond // ... and how soon the first time
+	searchGap    = 500 * time.Millisecond // path down: how often all addresses are tried
+	helloAfter   = 1200 * time.Millisecond
+	unreachable  = 3 * time.Second // path down for so long: no path
+	relayAfter   = 600 * time.Millisecond
 
 	rekeyAfter   = 120 * time.Second // initiator; the responder waits rekeyExtra longer
 	rekeyExtra   = 30 * time.Second
@@ -295,8 +296,11 @@ func (l *Link) enter(now time.Time, s pathState, out *Out) {
 	}
 	l.misses = 0
 	l.lastTry = now
-	if s == stateUp && l.addr.IsRelay() && l.reason == "" {
-		l.reason = "no direct endpoint answers"
+	if s == stateUp && l.addr.IsRelay() {
+		l.lastTry = now.Add(firstUpgrade - upgradeGap)
+		if l.reason == "" {
+			l.reason = "no direct endpoint answers"
+		}
 	}
 }
 

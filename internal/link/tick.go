@@ -150,7 +150,7 @@ func (l *Link) tryHello(now time.Time, env Env, out *Out) {
 	}
 	l.backoff = min(l.backoff*2, limit)
 	out.Hellos = append(out.Hellos, l.nextDirect()...)
-	if now.Sub(l.since) >= relayAfter || len(l.direct) == 0 {
+	if now.Sub(l.since) >= relayAfter {
 		out.Hellos = append(out.Hellos, l.nextRelays(env)...)
 	}
 }

@@ -18,14 +18,16 @@ const attemptLife = 10 * time.Second
 // skewWarn is how far a host's wall clock may be off before `hosts` says so. Nothing depends on it.
 const skewWarn = 30 * time.Second
 
-// clonecheck tells a host that restarted from one whose disk was copied: the old run is asked
-// once more in its session; if it answers after the new run's hello, both are alive.
-type clonecheck struct {
-	boot uint64    // the new run
-	at   time.Time // of its first hello
-	pong time.Time // last answer of the run we have sessions with
+// newRun is a handshake with another run of a host whose old run we still have a link to: it
+// restarted, or its disk was copied and both run. The old run is asked once more in its session;
+// if it answers after the new one's handshake, both are alive.
+type newRun struct {
+	result *handshake.Result
+	from   link.Addr
+	at     time.Time
 }
 
+// cloneWait is how long the old run has to answer.
 const cloneWait = 700 * time.Millisecond
 
 func (m *Mesh) newMachine() *handshake.Machine {
@@ -57,44 +59,33 @@ func (m *Mesh) knownCard(id ident.HostID) (ident.Card, bool) {
 	return h.card, true
 }
 
-// admit decides about a host that has proved to hold the token or its key.
-func (m *Mesh) admit(now time.Time, id ident.HostID, info handshake.Info, first bool) handshake.Verdict {
-	refuse := func(format string, args ...any) handshake.Verdict {
-		text := fmt.Sprintf(format, args...)
-		m.warnings.add(now, fmt.Sprintf("refused host %s (%s): %s", info.Name, id.Short(), text))
-		return handshake.Verdict{Refuse: text}
-	}
-	if err := ident.CheckName("host", info.Name); err != nil {
-		return refuse("%v", err)
-	}
+// admit decides about a host that has proved to hold the token or its key; nil lets it in.
+func (m *Mesh) admit(id ident.HostID, info handshake.Info, _ bool) *handshake.Refusal {
 	if id == m.self {
-		return refuse("its HostID %s is this host's own (%s): the state directory was copied; stop it there and run `weft down --clean` before `weft up`", id.Short(), m.cfg.Name)
-	}
-	if info.Name == m.cfg.Name {
-		return refuse("the name %q is taken by host %s; start with --name OTHER", info.Name, m.self.Short())
+		return &handshake.Refusal{Code: handshake.CodeElsewhere, Text: fmt.Sprintf(
+			"its HostID %s is alive elsewhere, on %s: the state directory was copied; remove it on one of the two and join again", id.Short(), m.cfg.Name)}
 	}
 	h := m.hosts[id]
 	if h != nil && h.barred {
-		return refuse("host %s was removed from the cluster; to come back it needs new keys (`weft down --clean`) and the present token", info.Name)
+		return &handshake.Refusal{Code: handshake.CodeBarred, Text: fmt.Sprintf(
+			"host %s was removed from the cluster; to come back, remove its state directory and join with the present token", info.Name)}
 	}
+	if h != nil && h.up && h.cloneBoot != 0 && h.cloneBoot == info.Boot {
+		return &handshake.Refusal{Code: handshake.CodeElsewhere, Text: fmt.Sprintf(
+			"its HostID %s is alive elsewhere, at %s: the state directory was copied; remove it on one of the two and join again", id.Short(), h.link.Addr())}
+	}
+	taken := info.Name == m.cfg.Name
+	owner := m.self
 	for _, o := range m.hosts {
 		if o.id != id && o.rec.Name == info.Name && o.known && !o.barred && !o.rec.Left && (o.up || o.live == liveAlive) {
-			return refuse("the name %q is taken by host %s; start with --name OTHER", info.Name, o.id.Short())
+			taken, owner = true, o.id
 		}
 	}
-	if h != nil && h.up && h.boot != 0 && h.boot != info.Boot {
-		switch {
-		case h.clone.boot != info.Boot:
-			h.clone = clonecheck{boot: info.Boot, at: now, pong: h.clone.pong}
-			m.act(now, h, h.link.Check(now))
-			return handshake.Verdict{Wait: true}
-		case h.clone.pong.After(h.clone.at):
-			return refuse("its HostID %s is alive elsewhere (%s at %s): the state directory was copied; run `weft down --clean` on one of the two", id.Short(), h.name(), h.link.Addr())
-		case now.Sub(h.clone.at) < cloneWait:
-			return handshake.Verdict{Wait: true}
-		}
+	if taken && (h == nil || !h.known) {
+		return &handshake.Refusal{Code: handshake.CodeNameTaken, Text: fmt.Sprintf(
+			"the host name %q is taken by %s; start with --name OTHER", info.Name, owner.Short())}
 	}
-	return handshake.Verdict{}
+	return nil
 }
 
 // sayHello begins a handshake with a known host.
@@ -120,7 +111,7 @@ func (m *Mesh) handshake(now time.Time, d datagram) {
 		m.sendRaw(d.from, d.src, out.Reply)
 	}
 	if out.Refused != nil {
-		m.refused(now, d.from, out.Index, out.Refused.Text)
+		m.refused(now, d.from, out.Index, out.Refused)
 	}
 	if out.Done != nil {
 		m.established(now, d.from, out.Done)
@@ -129,20 +120,51 @@ func (m *Mesh) handshake(now time.Time, d datagram) {
 
 // established takes a finished handshake.
 func (m *Mesh) established(now time.Time, from link.Addr, r *handshake.Result) {
-	at, ours := m.attempts[r.Local]
-	delete(m.attempts, r.Local)
 	h := m.addHost(now, r.ID, r.Peer.Card)
 	if h == nil {
 		m.machine.Release(r.Local)
 		return
 	}
+	if h.up && h.boot != 0 && h.boot != r.Peer.Boot {
+		if h.next != nil {
+			m.machine.Release(h.next.result.Local)
+		} else {
+			m.act(now, h, h.link.Check(now))
+			h.next = &newRun{at: now}
+		}
+		h.next.result, h.next.from = r, from
+		return
+	}
+	m.adopt(now, h, from, r)
+}
+
+// tickNewRun decides about a host that seems to have restarted.
+func (m *Mesh) tickNewRun(now time.Time, h *host) {
+	n := h.next
+	switch {
+	case n == nil:
+	case h.pong.After(n.at):
+		h.next, h.cloneBoot = nil, n.result.Peer.Boot
+		m.machine.Release(n.result.Local)
+		m.warn(now, fmt.Sprintf("host %s (%s) runs twice, at %s and %s: its state directory was copied", h.name(), h.id.Short(), h.link.Addr(), n.from))
+	case now.Sub(n.at) >= cloneWait:
+		h.next = nil
+		m.adopt(now, h, n.from, n.result)
+	}
+}
+
+// adopt takes a session into use.
+func (m *Mesh) adopt(now time.Time, h *host, from link.Addr, r *handshake.Result) {
+	at := m.attempts[r.Local]
+	delete(m.attempts, r.Local)
 	s, err := newSession(h, r)
 	if err != nil {
 		m.log.Error("session not made", "host", h.name(), "err", err)
+		m.machine.Release(r.Local)
 		return
 	}
 	if h.boot != r.Peer.Boot {
-		if h.boot != 0 { // another run: what it had is void
+		if h.boot != 0 { // what the other run had is void
 			m.releaseSessions(func(s *session) bool { return s.host == h.id })
 			fresh := link.New(now)
 			fresh.SetCandidates(h.link.Candidates())
@@ -152,10 +174,12 @@ func (m *Mesh) established(now time.Time, from link.Addr, r *handshake.Result) {
 	}
 	m.addSession(s)
 	h.skew = time.Unix(r.Peer.Unix, 0).Sub(now).Truncate(time.Second)
+	if h.skew > skewWarn || h.skew < -skewWarn {
+		m.warn(now, fmt.Sprintf("the clock of host %s is %v off ours; weft does not mind, logs may", h.name(), h.skew))
+	}
 	if h.rec.Name == "" {
 		h.rec.Name = r.Peer.Name
 	}
-	h.rec.Left = false
 	if at.seed != "" {
 		m.seedReached(at.seed, h)
 	}
@@ -164,10 +188,10 @@ func (m *Mesh) established(now time.Time, from link.Addr, r *handshake.Result) {
 	}
 	if !h.known {
 		h.known = true
-		m.admitted(now, h)
+		m.admitted(h)
 	}
 	m.candidates(h)
-	m.act(now, h, h.link.Established(now, r.Local, ours || r.Initiator, from))
+	m.act(now, h, h.link.Established(now, r.Local, r.Confirmed, from))
 }
 
 func newSession(h *host, r *handshake.Result) (*session, error) {
@@ -179,23 +203,31 @@ func newSession(h *host, r *handshake.Result) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &session{host: h.id, peer: h.peer, local: r.Local, sealer: se, opener: op, parts: frag.NewAssembler()}, nil
+	return &session{host: h.id, peer: h.peer, local: r.Local, sealer: se, opener: op, parts: &frag.Assembler{}}, nil
 }
 
 // refused takes a "no, and why" to a handshake that we began.
-func (m *Mesh) refused(now time.Time, from link.Addr, index uint32, text string) {
+func (m *Mesh) refused(now time.Time, from link.Addr, index uint32, r *handshake.Refusal) {
 	at := m.attempts[index]
 	delete(m.attempts, index)
+	if r.Code == handshake.CodeUnknown {
+		return // its tables do not name us yet; the next try may find them newer
+	}
 	who := from.String()
 	if at.seed != "" {
 		who = at.seed
 	}
-	text = printable(text)
-	if m.warnings.add(now, fmt.Sprintf("host %s refuses this host: %s", who, text)) {
-		m.log.Error("refused", "by", who, "reason", text)
-	}
+	m.warn(now, fmt.Sprintf("%s refuses this host: %s", who, r.Text))
+	m.refusal = refusal{text: r.Text, at: now}
 	if s := m.seeds[at.seed]; s != nil {
-		s.refusal = text
+		s.refusal = r.Text
+	}
+}
+
+// warn notes something for a person: in the log when it is new, and in `status` for a while.
+func (m *Mesh) warn(now time.Time, text string) {
+	if m.warnings.add(now, text) {
+		m.log.Warn("look at this", "text", text)
 	}
 }
 

@@ -15,20 +15,22 @@ const maxHosts = 4096
 
 // host is what the loop knows of another host. Owned by the loop.
 type host struct {
-	id     ident.HostID
-	card   ident.Card
-	rec    hostRecord // zero until its table arrived
-	link   *link.Link
-	peer   *link.Peer
-	up     bool
-	known  bool // admitted by somebody
-	barred bool
-	live   liveness
-	boot   uint64 // of the run we hold sessions with
-	clone  clonecheck
-	skew   time.Duration // its wall clock less ours, at the last handshake
-	seen   netip.AddrPort
-	lastUp time.Time
+	id        ident.HostID
+	card      ident.Card
+	rec       hostRecord // zero until its table arrived
+	link      *link.Link
+	peer      *link.Peer
+	up        bool
+	known     bool // admitted by somebody
+	barred    bool
+	live      liveness
+	boot      uint64 // of the run we hold sessions with
+	next      *newRun
+	pong      time.Time     // last answer of the run we hold sessions with
+	cloneBoot uint64        // a second run that lives beside it
+	skew      time.Duration // its wall clock less ours, at the last handshake
+	seen      netip.AddrPort
+	lastUp    time.Time
 }
 
 // liveness is memberlist's opinion of a host.

@@ -64,6 +64,7 @@ func (m *Mesh) tick(now time.Time) {
 	}
 	relays := m.relays()
 	for _, h := range m.hosts {
+		m.tickNewRun(now, h)
 		if !m.wanted(h) {
 			continue
 		}
@@ -226,7 +227,7 @@ func (m *Mesh) event(e event) {
 	case wire.KindPong:
 		if len(e.body) >= 8 {
 			m.observe(h, e.body[8:])
-			h.clone.pong = e.at
+			h.pong = e.at
 			m.act(e.at, h, h.link.Pong(e.at, binary.BigEndian.Uint64(e.body)))
 			m.probed(e)
 		}

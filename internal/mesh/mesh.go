@@ -125,11 +125,18 @@ type loopState struct {
 	secretVer uint64
 	dirty     bool // others' blocks changed since they were saved
 	warnings  warnings
+	refusal   refusal // last "no" to us
 	lastJoin  time.Time
 	boot      uint64 // names this run
 	started   time.Time
 	leaving   bool
 	probes    map[uint64]probe // of `weft ping`, by id
+}
+
+// refusal is a member's "no" to this host.
+type refusal struct {
+	text string
+	at   time.Time
 }
 
 // ErrClosed says that the mesh was closed.
@@ -181,7 +188,8 @@ func (m *Mesh) Start() error {
 func (m *Mesh) Close() error {
 	m.cancel()
 	err := m.cfg.Conn.Close()
-	m.streams.Close()
+	_ = m.cfg.Listener.Close()
+	_ = m.streams.Close()
 	if m.members != nil {
 		_ = m.members.Shutdown()
 	}
@@ -204,6 +212,9 @@ func (m *Mesh) do(f func()) error {
 		return ErrClosed
 	}
 }
+
+// NextFragment numbers a fragmented plaintext; whoever sends fragments to hosts takes its numbers here.
+func (m *Mesh) NextFragment() uint32 { return m.fragID.Add(1) }
 
 // Self returns this host's id.
 func (m *Mesh) Self() ident.HostID { return m.self }
@@ -228,7 +239,15 @@ func (m *Mesh) View(f func(*state.Tables)) error { return m.do(func() { f(m.cfg.
 
 // Hold takes part in a scope (a network) from now on.
 func (m *Mesh) Hold(scope uint32) error {
-	return m.do(func() { m.cfg.Tables.Hold(state.Scope(scope)); m.nudgeSync() })
+	var err error
+	if e := m.do(func() {
+		if err = m.cfg.Tables.Hold(state.Scope(scope)); err == nil {
+			m.nudgeSync()
+		}
+	}); e != nil {
+		return e
+	}
+	return err
 }
 
 // Release gives a scope up: own entries are withdrawn, others' forgotten.

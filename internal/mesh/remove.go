@@ -77,10 +77,7 @@ func (m *Mesh) tell(to ident.HostID, text string) {
 
 // note takes a line from another host.
 func (m *Mesh) note(h *host, body []byte) {
-	text := fmt.Sprintf("host %s says: %s", h.name(), printable(string(body)))
-	if m.warnings.add(time.Now(), text) {
-		m.log.Warn("note from host", "host", h.name(), "text", printable(string(body)))
-	}
+	m.warn(time.Now(), fmt.Sprintf("host %s says: %s", h.name(), printable(string(body))))
 }
 
 // Leave says goodbye: others take this host for gone on purpose, not for dead.

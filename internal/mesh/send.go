@@ -55,11 +55,11 @@ func (m *Mesh) transmit(r route, plain []byte) error {
 		}
 		msgs = append(msgs, udp.Message{Buf: pkt, Addr: r.ap})
 	} else {
-		count, each := frag.Plan(len(plain), room)
-		if count == 0 || count > fragsPerMessage {
-			return fmt.Errorf("control message of %d bytes in %d parts", len(plain), count)
+		count, each, err := frag.Plan(len(plain), room)
+		if err != nil {
+			return err
 		}
-		id := m.fragID.Add(1)
+		id := m.NextFragment()
 		for i := range count {
 			var hdr [frag.Header]byte
 			frag.PutHeader(hdr[:], id, i, count)

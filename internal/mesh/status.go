@@ -82,7 +82,9 @@ func (m *Mesh) Hosts() []HostStatus {
 			out = append(out, s)
 		}
 	})
-	slices.SortFunc(out, func(a, b HostStatus) int { return cmp.Or(cmp.Compare(a.Name, b.Name), slices.Compare(a.ID[:], b.ID[:])) })
+	slices.SortFunc(out, func(a, b HostStatus) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), slices.Compare(a.ID[:], b.ID[:]))
+	})
 	return out
 }
 
@@ -141,8 +143,8 @@ func (m *Mesh) Reached() bool {
 func (m *Mesh) Refused() string {
 	text := ""
 	_ = m.do(func() {
-		for _, s := range m.seeds {
-			text = cmp.Or(text, s.refusal)
+		if time.Since(m.refusal.at) < 15*time.Second {
+			text = m.refusal.text
 		}
 	})
 	return text

@@ -15,23 +15,26 @@ import (
 
 // publish commits own entries: signed, on disk, then pushed to all who hold the scope.
 func (m *Mesh) publish(scope state.Scope, puts map[string][]byte, dels []string) error {
+	changes := make([]state.Change, 0, len(puts)+len(dels))
 	for _, k := range slices.Sorted(maps.Keys(puts)) {
 		if err := m.cfg.Tables.Put(scope, k, puts[k]); err != nil {
 			return err
 		}
+		changes = append(changes, state.Change{Writer: m.self, Scope: scope, Key: k, Value: puts[k]})
 	}
 	for _, k := range dels {
 		if err := m.cfg.Tables.Delete(scope, k); err != nil {
 			return err
 		}
+		changes = append(changes, state.Change{Writer: m.self, Scope: scope, Key: k, Gone: true})
 	}
-	return m.commit()
+	return m.commit(changes)
 }
 
-func (m *Mesh) commit() error {
-	blocks, changes, err := m.cfg.Tables.Commit()
-	if err != nil || len(blocks) == 0 {
-		return err
+func (m *Mesh) commit(changes []state.Change) error {
+	blocks := m.cfg.Tables.Commit()
+	if len(blocks) == 0 {
+		return nil
 	}
 	if err := m.cfg.Persist.SaveOwn(m.cfg.Tables.ExportOwn()); err != nil {
 		return fmt.Errorf("own state not on disk, so not published: %w", err)
@@ -63,21 +66,15 @@ func (m *Mesh) nudgeSync() {
 }
 
 func (m *Mesh) release(scope state.Scope) error {
-	if err := m.cfg.Tables.Withdraw(scope); err != nil {
-		return err
-	}
-	if err := m.commit(); err != nil {
-		return err
-	}
 	m.cfg.Tables.Release(scope)
-	return nil
+	return m.commit(nil)
 }
 
 // recall rebuilds the hosts from the tables on disk: a restarted host rejoins by itself.
 func (m *Mesh) recall() {
 	var all []state.Change
-	for w, k, v := range m.cfg.Tables.All(0, "") {
-		all = append(all, state.Change{Writer: w, Key: k, Value: v})
+	for i := range m.cfg.Tables.All(state.Cluster, "") {
+		all = append(all, state.Change{Writer: i.Writer, Key: i.Key, Value: i.Value})
 	}
 	// Admissions first: records of hosts that nobody admitted count for nothing.
 	slices.SortStableFunc(all, func(a, b state.Change) int { return rank(a.Key) - rank(b.Key) })
@@ -186,7 +183,7 @@ func (m *Mesh) candidates(h *host) {
 }
 
 // admitted tells the cluster that we let a host in.
-func (m *Mesh) admitted(now time.Time, h *host) {
+func (m *Mesh) admitted(h *host) {
 	m.log.Info("admitted host", "host", h.name(), "id", h.id.Short())
 	if err := m.publish(0, map[string][]byte{keyAdmit + h.id.String(): h.card.Bytes()}, nil); err != nil {
 		m.log.Error("admission not published", "host", h.name(), "err", err)
@@ -208,9 +205,10 @@ func (m *Mesh) bar(_ time.Time, id ident.HostID, name string) {
 		return
 	}
 	h.barred, h.known = true, false
-	m.cfg.Tables.Forget(id)
+	gone := m.cfg.Tables.Forget(id)
 	m.dropHost(h)
 	m.log.Info("host removed from the cluster", "host", h.name())
+	m.cfg.Changed(gone)
 }
 
 // Allowed reports whether blocks of a writer are taken. The tables call it, in the loop.

@@ -1,0 +1,216 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/weft-net/weft/internal/cast"
+	"github.com/weft-net/weft/internal/guard"
+	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/netns"
+	"github.com/weft-net/weft/internal/nl"
+	"github.com/weft-net/weft/internal/store"
+	"github.com/weft-net/weft/internal/udp"
+	"github.com/weft-net/weft/internal/vnet"
+)
+
+// persister keeps blocks of the state tables in files.
+type persister struct{ dir store.Dir }
+
+func (p persister) SaveOwn(b []byte) error    { return p.dir.Save(fileOwn, b) }
+func (p persister) SaveOthers(b []byte) error { return p.dir.Save(fileOthers, b) }
+
+// attachStore keeps vnet's list of attachments.
+type attachStore struct{ dir store.Dir }
+
+func (a attachStore) Load() ([]byte, error) {
+	b, err := a.dir.Load(fileAttach)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
+}
+
+func (a attachStore) Save(b []byte) error { return a.dir.Save(fileAttach, b) }
+
+// packetWriter lets the datapath write to the mesh's socket.
+type packetWriter struct {
+	w  udp.Writer
+	ms []udp.Message
+}
+
+func (p *packetWriter) WriteBatch(ps []cast.Packet) (int, error) {
+	p.ms = p.ms[:0]
+	for i := range ps {
+		p.ms = append(p.ms, udp.Message{Buf: ps[i].Data, Addr: ps[i].To})
+	}
+	return p.w.WriteBatch(p.ms)
+}
+
+func (s *System) newCast(self ident.HostID) (*cast.Engine, error) {
+	return cast.New(cast.Config{
+		Self: self, Log: s.log,
+		NewWriter:    func() cast.PacketWriter { return &packetWriter{w: s.conn.NewWriter(udp.MaxBatch)} },
+		Send:         func(to ident.HostID, plain []byte) error { return s.mesh.Send(to, plain) },
+		NextFragment: func() uint32 { return s.mesh.NextFragment() },
+	})
+}
+
+func (s *System) newVNet() (*vnet.VNet, error) {
+	host, err := netns.Current()
+	if err != nil {
+		return nil, err
+	}
+	return vnet.New(vnet.Config{
+		Host: host, NL: nl.Kernel(), Netns: netns.Kernel(), Guard: s.guard, Store: attachStore{s.dir}, Log: s.log,
+		OnMembers: s.onMembers, OnGone: s.onGone,
+	})
+}
+
+// guardian keeps what the packet filter has to hold for, and tells it.
+type guardian struct {
+	filter guard.Filter
+	log    *slog.Logger
+
+	mu      sync.Mutex // guards desired
+	desired guard.Desired
+}
+
+func newGuardian(port int, log *slog.Logger) (*guardian, error) {
+	f, err := guard.Open(guard.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return &guardian{filter: f, log: log, desired: guard.Desired{ControlPort: uint16(port)}}, nil
+}
+
+func (g *guardian) start(ctx context.Context) error {
+	g.mu.Lock()
+	err := g.filter.Apply(g.desired)
+	g.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("packet filter: %w", err)
+	}
+	go func() {
+		err := g.filter.Keep(ctx, func(reason string) { g.log.Warn("packet filter restored", "reason", reason) })
+		if err != nil && ctx.Err() == nil {
+			g.log.Error("packet filter is not watched any more", "err", err)
+		}
+	}()
+	return nil
+}
+
+func (g *guardian) remove() error { return g.filter.Remove() }
+
+// network returns the entry of a bridge. Called with mu held.
+func (g *guardian) networkLocked(bridge string) *guard.Network {
+	for i := range g.desired.Networks {
+		if g.desired.Networks[i].Bridge == bridge {
+			return &g.desired.Networks[i]
+		}
+	}
+	g.desired.Networks = append(g.desired.Networks, guard.Network{Bridge: bridge})
+	return &g.desired.Networks[len(g.desired.Networks)-1]
+}
+
+func (g *guardian) policy(bridge string, rate int, allow, deny []netip.Prefix) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := g.networkLocked(bridge)
+	n.Rate, n.AllowGroups, n.DenyGroups = uint32(rate), allow, deny
+	return g.filter.Apply(g.desired)
+}
+
+func (g *guardian) SetUplink(bridge, uplink string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.networkLocked(bridge).Uplink = uplink
+	return g.filter.Apply(g.desired)
+}
+
+func (g *guardian) DelBridge(bridge string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := range g.desired.Networks {
+		if g.desired.Networks[i].Bridge == bridge {
+			g.desired.Networks = append(g.desired.Networks[:i:i], g.desired.Networks[i+1:]...)
+			return g.filter.Apply(g.desired)
+		}
+	}
+	return nil
+}
+
+func (g *guardian) SetPort(_, port string, _ uint32, mac nl.MAC, ips []netip.Addr) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := guard.Port{Name: port, MAC: mac, IPs: ips}
+	for i := range g.desired.Ports {
+		if g.desired.Ports[i].Name == port {
+			g.desired.Ports[i] = p
+			return g.filter.AddPort(p)
+		}
+	}
+	g.desired.Ports = append(g.desired.Ports, p)
+	return g.filter.AddPort(p)
+}
+
+func (g *guardian) DelPort(port string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := range g.desired.Ports {
+		if g.desired.Ports[i].Name == port {
+			g.desired.Ports = append(g.desired.Ports[:i:i], g.desired.Ports[i+1:]...)
+			break
+		}
+	}
+	return g.filter.RemovePort(port)
+}
+
+// keyedLocks are locks by name.
+type keyedLocks struct {
+	mu   sync.Mutex
+	held map[string]*keyedLock
+}
+
+type keyedLock struct {
+	sync.Mutex
+	users int
+}
+
+// lock waits for a name's lock and returns what releases it.
+func (k *keyedLocks) lock(name string) (unlock func()) {
+	k.mu.Lock()
+	if k.held == nil {
+		k.held = map[string]*keyedLock{}
+	}
+	l := k.held[name]
+	if l == nil {
+		l = &keyedLock{}
+		k.held[name] = l
+	}
+	l.users++
+	k.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		k.mu.Lock()
+		if l.users--; l.users == 0 {
+			delete(k.held, name)
+		}
+		k.mu.Unlock()
+	}
+}
+
+// underlay caches this host's own addresses; the kernel tells when they change.
+type underlay struct {
+	mu    sync.Mutex // guards all
+	addrs []netip.Addr
+	mtus  map[netip.Addr]int
+	read  time.Time
+}

@@ -1,0 +1,170 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"github.com/weft-net/weft/internal/api"
+	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/netns"
+	"github.com/weft-net/weft/internal/nl"
+	"github.com/weft-net/weft/internal/vnet"
+)
+
+// attach plugs a process, a namespace or the host into a network: all or nothing.
+func (s *System) attach(ctx context.Context, r api.Attach) (api.Attachment, error) {
+	if r.Network == "" {
+		r.Network = defaultNetwork
+	}
+	if r.Name == "" {
+		r.Name = madeUp(r.Kind)
+	}
+	if err := ident.CheckName("attachment", r.Name); err != nil {
+		return api.Attachment{}, api.Errorf(api.CodeInvalid, "%w", err)
+	}
+	spec, err := s.spec(r)
+	if err != nil {
+		return api.Attachment{}, err
+	}
+	var want netip.Addr
+	for _, v := range r.IPs {
+		a, err := netip.ParseAddr(v)
+		if err != nil || !a.Is4() || want.IsValid() {
+			return api.Attachment{}, api.Errorf(api.CodeInvalid, "address %q: want one IPv4 address of the network; the IPv6 one follows from it", v)
+		}
+		want = a
+	}
+	n, err := s.takeUp(ctx, r.Network)
+	if err != nil {
+		return api.Attachment{}, err
+	}
+	unlock := s.attaching.lock(r.Network + "/" + r.Name)
+	defer unlock()
+	for _, a := range s.vnet.Attachments() {
+		if a.Network == r.Network && a.Name == r.Name {
+			return api.Attachment{}, api.Errorf(api.CodeConflict, "attachment %s is in network %s already", r.Name, r.Network).
+				WithHint("choose another --name, or weft detach %s", r.Name)
+		}
+	}
+	addr, err := s.ipam.Allocate(ctx, n.vni, r.Name, want)
+	if err != nil {
+		return api.Attachment{}, err
+	}
+	spec.MAC, spec.IPs = nl.MAC(addr.MAC), []netip.Prefix{addr.IP4, addr.IP6}
+	a, err := s.vnet.Attach(ctx, spec)
+	if err != nil {
+		err = errors.Join(err, s.ipam.Release(n.vni, r.Name))
+		if errors.Is(err, vnet.ErrExists) {
+			return api.Attachment{}, api.Errorf(api.CodeConflict, "%w", err)
+		}
+		return api.Attachment{}, err
+	}
+	rec := attachRecord{MAC: addr.MAC, IPs: spec.IPs, Kind: r.Kind}
+	if err := s.mesh.Publish(n.vni, map[string][]byte{keyAttach + r.Name: encode(rec)}, nil); err != nil {
+		return api.Attachment{}, errors.Join(err, s.vnet.Detach(r.Network, r.Name), s.ipam.Release(n.vni, r.Name))
+	}
+	return s.describe(a), nil
+}
+
+// spec says where the inner end goes.
+func (s *System) spec(r api.Attach) (vnet.AttachSpec, error) {
+	spec := vnet.AttachSpec{Network: r.Network, Name: r.Name, MulticastRoute: true}
+	switch r.Kind {
+	case api.KindProcess:
+		if r.PID == 0 {
+			return spec, api.Errorf(api.CodeInvalid, "attachment %s: a process needs its pid", r.Name)
+		}
+		spec.Kind, spec.PID, spec.StartTime = vnet.KindRun, r.PID, r.StartTime
+		if r.TID != 0 {
+			spec.Netns = fmt.Sprintf("/proc/%d/task/%d/ns/net", r.PID, r.TID)
+		}
+	case api.KindNetns:
+		spec.Kind, spec.Netns, spec.PID = vnet.KindNetns, r.Netns, r.PID
+		if r.Netns == "" {
+			spec.Kind = vnet.KindPID
+		}
+		if r.Netns == "" && r.PID == 0 {
+			return spec, api.Errorf(api.CodeInvalid, "attachment %s: name the namespace: --netns PATH or --pid PID", r.Name)
+		}
+	case api.KindHost:
+		spec.Kind, spec.MulticastRoute = vnet.KindExpose, r.MulticastRoute
+	default:
+		return spec, api.Errorf(api.CodeInvalid, "attachments of kind %q are not built yet", r.Kind).WithHint("weft attach --pid $(docker inspect -f '{{.State.Pid}}' ID)")
+	}
+	if spec.PID != 0 {
+		if _, err := os.Stat("/proc/" + strconv.Itoa(spec.PID)); err != nil {
+			return spec, api.Errorf(api.CodeNotFound, "no process %d", spec.PID)
+		}
+	}
+	if spec.Netns != "" && r.Kind == api.KindNetns {
+		if err := netns.Check(spec.Netns); err != nil {
+			return spec, api.Errorf(api.CodeInvalid, "%w", err)
+		}
+	}
+	return spec, nil
+}
+
+// detach unplugs an attachment of this host.
+func (s *System) detach(network, name string) error {
+	unlock := s.attaching.lock(network + "/" + name)
+	defer unlock()
+	for _, a := range s.vnet.Attachments() {
+		if a.Network != network || a.Name != name {
+			continue
+		}
+		if err := s.vnet.Detach(network, name); err != nil {
+			return err
+		}
+		return s.withdraw(a)
+	}
+	for _, a := range s.allAttachments() {
+		if a.Network == network && a.Name == name {
+			return api.Errorf(api.CodeRefused, "attachment %s is on host %s, not here", name, a.Host)
+		}
+	}
+	return api.Errorf(api.CodeNotFound, "no attachment %s in network %s", name, network)
+}
+
+// withdraw takes back what was said of an attachment that has ended.
+func (s *System) withdraw(a vnet.Attachment) error {
+	return errors.Join(s.mesh.Publish(a.VNI, nil, []string{keyAttach + a.Name}), s.ipam.Release(a.VNI, a.Name))
+}
+
+// onGone hears of attachments whose process or namespace ended.
+func (s *System) onGone(a vnet.Attachment, reason string) {
+	s.log.Info("attachment ended", "network", a.Network, "attachment", a.Name, "reason", reason)
+	if err := s.withdraw(a); err != nil && s.ctx.Err() == nil {
+		s.log.Error("attachment not withdrawn", "network", a.Network, "attachment", a.Name, "err", err)
+	}
+}
+
+// madeUp names an attachment that nobody named.
+func madeUp(kind string) string {
+	var b [3]byte
+	_, _ = rand.Read(b[:])
+	return kind + "-" + hex.EncodeToString(b[:])
+}
+
+func (s *System) describe(a vnet.Attachment) api.Attachment {
+	out := api.Attachment{
+		Name: a.Name, Network: a.Network, Host: s.cfg.Name, MAC: a.MAC.String(), Kind: kindNames[a.Kind], Local: true,
+		PID: a.PID, Netns: a.Netns, Interface: a.Interface, MTU: s.clusterMTU(), FQDN: a.Name + "." + a.Network + "." + domain,
+	}
+	for _, p := range a.IPs {
+		out.IPs = append(out.IPs, p.String())
+	}
+	return out
+}
+
+// domain is the end of attachments' full names.
+const domain = "weft.internal"
+
+var kindNames = map[vnet.Kind]string{
+	vnet.KindRun: api.KindProcess, vnet.KindPID: api.KindNetns, vnet.KindNetns: api.KindNetns, vnet.KindExpose: api.KindHost,
+}

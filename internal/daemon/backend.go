@@ -1,0 +1,526 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weft-net/weft/internal/api"
+	"github.com/weft-net/weft/internal/apiserver"
+	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/mesh"
+	"github.com/weft-net/weft/internal/state"
+	"github.com/weft-net/weft/internal/vnet"
+)
+
+// backend answers the API for a System.
+type backend struct{ s *System }
+
+var _ apiserver.Backend = backend{}
+
+func (b backend) Hosts(context.Context) (api.Hosts, error) {
+	out := api.Hosts{Hosts: []api.Host{}}
+	for _, h := range b.s.mesh.Hosts() {
+		a := api.Host{ID: h.ID.String(), Name: h.Name, State: h.State, Version: h.Build, Self: h.Self, Endpoints: []string{}}
+		for _, ep := range h.Endpoints {
+			a.Endpoints = append(a.Endpoints, ep.String())
+		}
+		if h.Skew != 0 {
+			a.Warning = fmt.Sprintf("its clock is %v off this host's", h.Skew)
+		}
+		out.Hosts = append(out.Hosts, a)
+	}
+	for _, x := range b.s.mesh.BadSecrets() {
+		out.Strangers = append(out.Strangers, api.Stranger{Source: x.From, BadSecret: x.Count, LastSeen: x.Last})
+	}
+	return out, nil
+}
+
+func (b backend) find(name string) (mesh.HostStatus, error) {
+	var found []mesh.HostStatus
+	for _, h := range b.s.mesh.Hosts() {
+		if h.Name == name || h.ID.String() == name || h.ID.Short() == name {
+			found = append(found, h)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return mesh.HostStatus{}, api.Errorf(api.CodeNotFound, "no host %q", name).WithHint("weft hosts lists them")
+	case 1:
+		return found[0], nil
+	}
+	return mesh.HostStatus{}, api.Errorf(api.CodeConflict, "%d hosts are called %q: give the id", len(found), name)
+}
+
+func (b backend) RemoveHost(ctx context.Context, name string, force bool) (api.HostRemoved, error) {
+	h, err := b.find(name)
+	if err != nil {
+		return api.HostRemoved{}, err
+	}
+	if h.Self {
+		return api.HostRemoved{}, api.Errorf(api.CodeRefused, "host %s is this one", name).WithHint("weft down --leave takes this host out")
+	}
+	out := api.HostRemoved{Name: h.Name, ID: h.ID.String(), Ranges: []string{}, InUse: []string{}}
+	for _, a := range b.s.allAttachments() {
+		if a.Host == h.Name {
+			out.InUse = append(out.InUse, strings.Join(a.IPs, " ")+" "+a.Name)
+		}
+	}
+	for _, r := range b.s.ipam.Status() {
+		if r.Owner == h.ID {
+			out.Ranges = append(out.Ranges, r.Text)
+		}
+	}
+	if err := b.s.mesh.Remove(h.ID, force); err != nil {
+		return api.HostRemoved{}, api.Errorf(api.CodeRefused, "%w", err)
+	}
+	out.Heir = b.s.heir().Name
+	return out, nil
+}
+
+func (b backend) Probe(ctx context.Context, name string, p api.Probe) (api.ProbeResult, error) {
+	h, err := b.find(name)
+	if err != nil {
+		return api.ProbeResult{}, err
+	}
+	if h.Self {
+		return api.ProbeResult{Host: h.Name, Path: api.PathDirect, SizeBytes: p.SizeBytes}, nil
+	}
+	timeout := time.Duration(cmp.Or(p.TimeoutMS, 1000)) * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	r, err := b.s.mesh.Probe(ctx, h.ID, p.SizeBytes)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return api.ProbeResult{}, api.Errorf(api.CodeTimeout, "no answer from host %s within %v", h.Name, timeout)
+	}
+	if err != nil {
+		return api.ProbeResult{}, api.Errorf(api.CodeTimeout, "host %s: %w", h.Name, err)
+	}
+	out := api.ProbeResult{Host: h.Name, Path: api.PathDirect, Via: r.Via, Endpoint: r.Path.AP.String(), SizeBytes: p.SizeBytes, RTTMS: ms(r.RTT)}
+	if r.Path.IsRelay() {
+		out.Path, out.Endpoint = api.PathRelayed, ""
+	}
+	return out, nil
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func (b backend) Links(context.Context) (api.Links, error) {
+	out := api.Links{Links: []api.Link{}}
+	for _, l := range b.s.mesh.Links() {
+		a := api.Link{Host: l.Name, Path: cmp.Or(l.Path, api.PathNone), Via: l.Via, Reason: l.Reason, RTTMS: ms(l.RTT)}
+		if l.Endpoint.IsValid() {
+			a.Endpoint = l.Endpoint.String()
+			a.MTU = l.Payload + 28
+			if l.Endpoint.Addr().Is6() {
+				a.MTU += 20
+			}
+		}
+		out.Links = append(out.Links, a)
+	}
+	return out, nil
+}
+
+func (b backend) Connect(_ context.Context, e api.Endpoints) error {
+	return b.s.mesh.Connect(e.Endpoints)
+}
+
+func (b backend) Forget(_ context.Context, e api.Endpoints) error {
+	if err := b.s.mesh.Forget(e.Endpoints); err != nil {
+		return api.Errorf(api.CodeNotFound, "%w", err)
+	}
+	return nil
+}
+
+func (b backend) Token(context.Context) (api.Token, error) {
+	return api.Token{Token: b.s.mesh.Token().Encode()}, nil
+}
+
+func (b backend) RotateToken(ctx context.Context) (api.Token, error) {
+	if err := b.s.mesh.Rotate(); err != nil {
+		return api.Token{}, err
+	}
+	return b.Token(ctx)
+}
+
+func (b backend) Networks(context.Context) (api.Networks, error) {
+	out := api.Networks{Networks: b.s.networkList()}
+	return out, nil
+}
+
+func (b backend) Network(_ context.Context, name string) (api.Network, error) {
+	for _, n := range b.s.networkList() {
+		if n.Name == name {
+			return n, nil
+		}
+	}
+	return api.Network{}, api.Errorf(api.CodeNotFound, "no network %q", name).WithHint("weft networks lists them")
+}
+
+func (b backend) CreateNetwork(ctx context.Context, r api.NetworkCreate) (api.Network, error) {
+	if _, err := b.s.create(ctx, r); err != nil {
+		return api.Network{}, err
+	}
+	return b.Network(ctx, r.Name)
+}
+
+func (b backend) RemoveNetwork(_ context.Context, name string) error { return b.s.remove(name) }
+
+func (b backend) Attachments(context.Context) (api.Attachments, error) {
+	return api.Attachments{Attachments: b.s.allAttachments()}, nil
+}
+
+func (b backend) Attach(ctx context.Context, r api.Attach) (api.Attachment, error) {
+	return b.s.attach(ctx, r)
+}
+
+func (b backend) Detach(_ context.Context, network, name string) error {
+	return b.s.detach(cmp.Or(network, defaultNetwork), name)
+}
+
+func (b backend) Groups(context.Context) (api.Groups, error) {
+	return api.Groups{Groups: b.s.groupList()}, nil
+}
+
+func (b backend) IPAM(context.Context) (api.IPAM, error) {
+	names := b.s.hostNames()
+	states := map[string]string{}
+	for _, h := range b.s.mesh.Hosts() {
+		states[h.Name] = h.State
+	}
+	nets := map[uint32]string{}
+	for _, n := range b.s.networkList() {
+		nets[n.VNI] = n.Name
+	}
+	out := api.IPAM{IPAM: []api.AddressRange{}}
+	for _, r := range b.s.ipam.Status() {
+		out.IPAM = append(out.IPAM, api.AddressRange{
+			Range: r.Text, Owner: names[r.Owner], Used: r.Used, Free: r.Free, Network: nets[r.VNI], State: states[names[r.Owner]],
+		})
+	}
+	return out, nil
+}
+
+func (b backend) Down(ctx context.Context, d api.Down) error { return b.s.down(ctx, d) }
+
+func (b backend) Ready(context.Context) error {
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	if b.s.cluster == nil {
+		return api.Errorf(api.CodeUnavailable, "not yet part of a cluster")
+	}
+	if len(b.s.networks) == 0 {
+		return api.Errorf(api.CodeUnavailable, "no network is up yet")
+	}
+	return nil
+}
+
+func (b backend) Status(ctx context.Context) (api.Status, error) { return b.s.status(ctx, b) }
+
+func (s *System) hostNames() map[ident.HostID]string {
+	names := map[ident.HostID]string{}
+	for _, h := range s.mesh.Hosts() {
+		names[h.ID] = h.Name
+	}
+	return names
+}
+
+// aliveHosts are the hosts whose attachments count: alive, or reachable whatever memberlist thinks.
+func (s *System) aliveHosts() map[ident.HostID]bool {
+	alive := map[ident.HostID]bool{}
+	for _, h := range s.mesh.Hosts() {
+		alive[h.ID] = h.Self || h.Reachable || h.State == api.HostAlive || h.State == api.HostSuspect
+	}
+	return alive
+}
+
+// heir is the living host with the lowest id: it takes what a removed host had.
+func (s *System) heir() mesh.HostStatus {
+	hosts := slices.DeleteFunc(s.mesh.Hosts(), func(h mesh.HostStatus) bool { return !h.Self && !h.Reachable })
+	return slices.MinFunc(hosts, func(a, b mesh.HostStatus) int { return slices.Compare(a.ID[:], b.ID[:]) })
+}
+
+func (s *System) networkList() []api.Network {
+	counts := map[string]int{}
+	for _, a := range s.allAttachments() {
+		counts[a.Network]++
+	}
+	names := s.hostNames()
+	mtu := s.clusterMTU()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := []api.Network{}
+	for _, name := range slices.Sorted(maps.Keys(s.defs)) {
+		d := s.defs[name]
+		n := api.Network{Name: name, VNI: d.rec.VNI, Engine: api.EngineSealed, MTU: mtu, Attachments: counts[name], Rate: d.rec.Rate, Conflict: d.conflict}
+		if d.rec.Plain {
+			n.Engine = api.EnginePlain
+		}
+		for _, sub := range d.subnets {
+			n.Subnets = append(n.Subnets, sub.String())
+		}
+		if d.rec.Subnet6.IsValid() {
+			n.Subnets = append(n.Subnets, d.rec.Subnet6.String())
+		}
+		if s.networks[d.rec.VNI] != nil {
+			n.Bridge = vnet.BridgeName(d.rec.VNI)
+		}
+		for _, h := range d.hosts {
+			n.Hosts = append(n.Hosts, names[h])
+		}
+		slices.Sort(n.Hosts)
+		for _, g := range d.rec.Allow {
+			n.AllowGroups = append(n.AllowGroups, g.String())
+		}
+		for _, g := range d.rec.Deny {
+			n.DenyGroups = append(n.DenyGroups, g.String())
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+// allAttachments lists attachments of all living hosts, in networks that this host has.
+func (s *System) allAttachments() []api.Attachment {
+	local := map[string]vnet.Attachment{}
+	for _, a := range s.vnet.Attachments() {
+		local[a.Network+"/"+a.Name] = a
+	}
+	names, alive := s.hostNames(), s.aliveHosts()
+	nets := s.localNetworks()
+	out := []api.Attachment{}
+	_ = s.mesh.View(func(t *state.Tables) {
+		for _, n := range nets {
+			for i := range t.All(state.Scope(n.vni), keyAttach) {
+				name, rec, err := decodeAttachment(i.Key, i.Value)
+				if err != nil || !alive[i.Writer] {
+					continue
+				}
+				if i.Writer == s.mesh.Self() {
+					if a, ok := local[n.name+"/"+name]; ok {
+						out = append(out, s.describe(a))
+					}
+					continue
+				}
+				a := api.Attachment{Name: name, Network: n.name, Host: names[i.Writer], MAC: macString(rec.MAC), Kind: rec.Kind, FQDN: name + "." + n.name + "." + domain}
+				for _, p := range rec.IPs {
+					a.IPs = append(a.IPs, p.String())
+				}
+				out = append(out, a)
+			}
+		}
+	})
+	slices.SortFunc(out, func(a, b api.Attachment) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Host, b.Host))
+	})
+	return out
+}
+
+func macString(m [6]byte) string {
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+}
+
+// groupList joins who wants what (state) with what was counted here (registry).
+func (s *System) groupList() []api.Group {
+	type key struct {
+		vni           uint32
+		group, source netip.Addr
+	}
+	rows := map[key]*api.Group{}
+	names, alive := s.hostNames(), s.aliveHosts()
+	nets := s.localNetworks()
+	nameOf := map[uint32]string{}
+	_ = s.mesh.View(func(t *state.Tables) {
+		for _, n := range nets {
+			nameOf[n.vni] = n.name
+			for i := range t.All(state.Scope(n.vni), keyMember) {
+				group, rec, err := decodeMembers(i.Key, i.Value)
+				if err != nil || !alive[i.Writer] {
+					continue
+				}
+				for _, att := range slices.Sorted(maps.Keys(rec)) {
+					sources := []netip.Addr{{}}
+					if w := rec[att]; !w.Exclude {
+						sources = w.Sources
+					}
+					for _, src := range sources {
+						k := key{n.vni, group, src}
+						if rows[k] == nil {
+							rows[k] = &api.Group{Network: n.name, Group: group.String(), Source: "*", Members: []api.Member{}}
+							if src.IsValid() {
+								rows[k].Source = src.String()
+							}
+						}
+						rows[k].Members = append(rows[k].Members, api.Member{Attachment: att, Host: names[i.Writer]})
+					}
+				}
+			}
+		}
+	})
+	for _, st := range s.cast.Counters().Groups() {
+		k := key{st.VNI, st.Group, st.Source}
+		g := rows[k]
+		if g == nil {
+			if st.PacketsIn+st.PacketsOut == 0 || nameOf[st.VNI] == "" {
+				continue
+			}
+			g = &api.Group{Network: nameOf[st.VNI], Group: st.Group.String(), Source: "*", Members: []api.Member{}}
+			if st.Source.IsValid() {
+				g.Source = st.Source.String()
+			}
+			rows[k] = g
+		}
+		g.PacketsIn, g.PacketsOut, g.BytesIn, g.BytesOut = st.PacketsIn, st.PacketsOut, st.BytesIn, st.BytesOut
+		g.CopiesSent, g.CopiesSaved = st.CopiesSent, st.CopiesSaved
+	}
+	keys := slices.SortedFunc(maps.Keys(rows), func(a, b key) int {
+		return cmp.Or(cmp.Compare(nameOf[a.vni], nameOf[b.vni]), a.group.Compare(b.group), a.source.Compare(b.source))
+	})
+	out := []api.Group{}
+	for _, k := range keys {
+		out = append(out, *rows[k])
+	}
+	return out
+}
+
+func (s *System) clusterMTU() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cluster == nil {
+		return 0
+	}
+	return s.cluster.MTU
+}
+
+// status is one page that says what is wrong, if anything is.
+func (s *System) status(ctx context.Context, b backend) (api.Status, error) {
+	st := api.Status{
+		Version: s.version, Host: s.cfg.Name, HostID: s.mesh.Self().String(), Cluster: s.id.Cluster.String(),
+		UptimeS: time.Since(s.started).Seconds(), PID: os.Getpid(), Port: s.cfg.Port,
+		Networks: s.networkList(), Paths: map[string]int{}, Detours: []api.Link{}, Drops: []api.Drop{}, Warnings: []api.Warning{}, Limits: []api.Limit{},
+	}
+	s.mu.Lock()
+	if s.cluster != nil {
+		st.Range, st.Range6 = s.cluster.Range.String(), s.cluster.ULA.String()
+	}
+	s.mu.Unlock()
+	for _, h := range s.mesh.Hosts() {
+		st.HostsKnown++
+		if h.State == api.HostAlive {
+			st.HostsAlive++
+		}
+		if h.Self {
+			for _, ep := range h.Endpoints {
+				st.Endpoints = append(st.Endpoints, ep.String())
+			}
+		}
+		if h.Skew != 0 {
+			st.Warnings = append(st.Warnings, api.Warning{Code: "clock", Text: fmt.Sprintf("the clock of host %s is %v off this host's", h.Name, h.Skew), Fix: "set the clock there or here; weft itself does not depend on it"})
+		}
+	}
+	links, _ := b.Links(ctx)
+	for _, l := range links.Links {
+		st.Paths[l.Path]++
+		if l.Reason != "" {
+			st.Detours = append(st.Detours, l)
+		}
+	}
+	st.State, st.Reason = s.condition(st)
+	for _, x := range s.mesh.BadSecrets() {
+		st.Warnings = append(st.Warnings, api.Warning{Code: "bad_secret", Text: "someone at " + x.From + " tries to join with a wrong token", Fix: "give them the present one (weft token), or close the port to them", Since: x.Last, Count: x.Count})
+	}
+	for _, w := range s.mesh.Warnings() {
+		st.Warnings = append(st.Warnings, api.Warning{Code: "note", Text: w})
+	}
+	for _, t := range s.troubleTexts() {
+		st.Warnings = append(st.Warnings, api.Warning{Code: "trouble", Text: t})
+	}
+	drops := s.drops()
+	for _, name := range slices.Sorted(maps.Keys(drops)) {
+		if drops[name] > 0 {
+			st.Drops = append(st.Drops, api.Drop{Reason: name, Count: drops[name]})
+		}
+	}
+	limits := s.mesh.Limits()
+	for _, name := range slices.Sorted(maps.Keys(limits)) {
+		st.Limits = append(st.Limits, api.Limit{Name: name, Used: uint64(limits[name][0]), Max: uint64(limits[name][1])})
+	}
+	return st, nil
+}
+
+func (s *System) condition(st api.Status) (state, reason string) {
+	others := st.HostsKnown - 1
+	switch {
+	case s.ctx.Err() != nil:
+		return api.StateStopping, ""
+	case st.LinksUp() > 0:
+		return api.StateConnected, ""
+	case others > 0:
+		return api.StateAlone, fmt.Sprintf("knows %d other hosts and reaches none of them", others)
+	case s.id.Founder:
+		return api.StateFounded, ""
+	}
+	reason = "nobody reached yet"
+	for _, sd := range s.mesh.Seeds() {
+		if sd.Error != "" {
+			reason = sd.Name + ": " + sd.Error
+		}
+	}
+	return api.StateJoining, reason
+}
+
+// drops adds up all counted drops by reason.
+func (s *System) drops() map[string]uint64 {
+	out := map[string]uint64{}
+	for k, v := range s.mesh.Drops() {
+		out["link_"+k] = v
+	}
+	for k, v := range s.cast.Drops() {
+		out["frame_"+k] = v
+	}
+	if c, err := s.guard.filter.Counters(); err == nil {
+		for k, v := range c {
+			out["guard_"+k] = v.Packets
+		}
+	}
+	st := s.conn.Stats()
+	for k, v := range st.Drops() {
+		out["socket_"+k] = v
+	}
+	return out
+}
+
+func (b backend) Metrics() []api.Metric {
+	var out []api.Metric
+	for reason, n := range b.s.drops() {
+		out = append(out, api.Metric{Name: "weft_drops_total", Help: "Packets and frames dropped, by reason.", Kind: api.Counter, Labels: map[string]string{"reason": reason}, Value: float64(n)})
+	}
+	for name, l := range b.s.mesh.Limits() {
+		out = append(out,
+			api.Metric{Name: "weft_table_used", Help: "Entries of a bounded table.", Kind: api.Gauge, Labels: map[string]string{"table": name}, Value: float64(l[0])},
+			api.Metric{Name: "weft_table_max", Help: "Bound of a table.", Kind: api.Gauge, Labels: map[string]string{"table": name}, Value: float64(l[1])})
+	}
+	states := map[string]int{}
+	for _, h := range b.s.mesh.Hosts() {
+		states[h.State]++
+	}
+	for st, n := range states {
+		out = append(out, api.Metric{Name: "weft_hosts", Help: "Hosts of the cluster, by state.", Kind: api.Gauge, Labels: map[string]string{"state": st}, Value: float64(n)})
+	}
+	paths := map[string]int{}
+	for _, l := range b.s.mesh.Links() {
+		paths[cmp.Or(l.Path, api.PathNone)]++
+	}
+	for p, n := range paths {
+		out = append(out, api.Metric{Name: "weft_links", Help: "Links to other hosts, by path.", Kind: api.Gauge, Labels: map[string]string{"path": p}, Value: float64(n)})
+	}
+	out = append(out, api.Metric{Name: "weft_relayed_packets_total", Help: "Packets forwarded for other hosts.", Kind: api.Counter, Value: float64(b.s.mesh.Relayed())})
+	return out
+}

@@ -1,0 +1,451 @@
+// Package daemon builds a host of weft from its parts and runs it: the only place where services meet.
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weft-net/weft/internal/api"
+	"github.com/weft-net/weft/internal/apiserver"
+	"github.com/weft-net/weft/internal/cast"
+	"github.com/weft-net/weft/internal/config"
+	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/ipam"
+	"github.com/weft-net/weft/internal/mesh"
+	"github.com/weft-net/weft/internal/state"
+	"github.com/weft-net/weft/internal/store"
+	"github.com/weft-net/weft/internal/udp"
+	"github.com/weft-net/weft/internal/vnet"
+	"github.com/weft-net/weft/internal/wire"
+)
+
+// Options are what Run needs beyond the configuration.
+type Options struct {
+	Version string
+	Log     *slog.Logger
+	// Stdout gets the token, at founding.
+	Stdout io.Writer
+	// Ready is called once the socket answers.
+	Ready func()
+}
+
+// System is a running host.
+type System struct {
+	cfg     config.Up
+	version string
+	log     *slog.Logger
+	id      identity
+	started time.Time
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	dir      *store.FS
+	conn     udp.Conn
+	mesh     *mesh.Mesh
+	cast     *cast.Engine
+	vnet     *vnet.VNet
+	ipam     *ipam.Service
+	guard    *guardian
+	underlay *underlay
+
+	taking    sync.Mutex // networks are taken up and removed one at a time
+	attaching keyedLocks
+
+	mu       sync.Mutex // guards all down to the line
+	cluster  *clusterRecord
+	defs     map[string]*definition
+	networks map[uint32]*network
+	troubles map[string]string
+	wipe     bool // leave: the state directory goes, too
+	// ---
+
+	inboxMu sync.Mutex
+	inbox   inbox
+	wake    chan struct{}
+	allowed atomic.Pointer[func(ident.HostID) bool]
+}
+
+// Run runs this host until ctx ends or `weft down` is asked for.
+func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("weft up needs root: it makes bridges, TAP devices and packet filters; chat, send, recv and the status commands work without")
+	}
+	s := &System{
+		cfg: cfg, version: o.Version, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1),
+		defs: map[string]*definition{}, networks: map[uint32]*network{}, troubles: map[string]string{},
+	}
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	defer s.cancel()
+	ln, err := apiserver.Listen(cfg.RunDir) // first: it tells whether another daemon runs
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	if s.dir, err = store.Open(cfg.StateDir); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.closeDir()) }()
+	token, err := s.token()
+	if err != nil {
+		return err
+	}
+	id, keys, fresh, err := settle(s.dir, cfg.Name, cfg.Seeds, token)
+	if err != nil {
+		return err
+	}
+	s.id, s.cfg.Name = id, id.Name
+	s.dir.SetOwner(keys.ID())
+	founding := fresh && id.Founder && len(id.Seeds) == 0 && !s.dirHas(fileOwn)
+	if founding {
+		if err := s.checkRange(cfg.Range); err != nil {
+			return err
+		}
+	}
+	if err := s.build(keys); err != nil {
+		return err
+	}
+	if fresh {
+		if err := s.dir.Save(fileIdentity, encode(id)); err != nil {
+			return err
+		}
+	}
+	if err := s.start(founding); err != nil {
+		s.stop()
+		return err
+	}
+	s.log.Info("weft is up", "host", id.Name, "id", keys.ID().Short(), "cluster", id.Cluster, "port", cfg.Port, "version", o.Version)
+	s.log.Info("other hosts must reach this host", "udp_port", cfg.Port, "tcp_port", cfg.Port)
+	if founding {
+		fmt.Fprintln(o.Stdout, ident.Token{Cluster: id.Cluster, Secret: id.Secret}.Encode())
+	}
+	server := apiserver.New(backend{s}, apiserver.Options{Log: s.log, Version: o.Version})
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(s.ctx, ln) }()
+	if o.Ready != nil {
+		o.Ready()
+	}
+	select {
+	case <-s.ctx.Done():
+	case err = <-served:
+		s.cancel()
+		served <- nil
+	}
+	s.stop()
+	return errors.Join(err, <-served)
+}
+
+func (s *System) token() (*ident.Token, error) {
+	text := s.cfg.Token
+	if text == "" && s.cfg.TokenFile != "" {
+		b, err := os.ReadFile(s.cfg.TokenFile)
+		if err != nil {
+			return nil, usage{fmt.Errorf("token file: %w", err)}
+		}
+		text = string(b)
+	}
+	if text == "" {
+		return nil, nil
+	}
+	t, err := ident.ParseToken(text)
+	if err != nil {
+		return nil, usage{err}
+	}
+	return &t, nil
+}
+
+func (s *System) dirHas(name string) bool {
+	_, err := s.dir.Load(name)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// build makes all parts; nothing talks yet.
+func (s *System) build(keys ident.Keys) (err error) {
+	tables, err := s.recallTables(keys)
+	if err != nil {
+		return err
+	}
+	if s.underlay, err = newUnderlay(s.ctx, s.log); err != nil {
+		return err
+	}
+	if s.conn, err = udp.Listen(s.cfg.Port, udp.Options{}); err != nil {
+		return fmt.Errorf("UDP port %d: %w (another weft, or --port)", s.cfg.Port, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = s.conn.Close()
+		}
+	}()
+	tcp, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(s.cfg.Port)))
+	if err != nil {
+		return fmt.Errorf("TCP port %d: %w", s.cfg.Port, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = tcp.Close()
+		}
+	}()
+	if s.guard, err = newGuardian(s.cfg.Port, s.log); err != nil {
+		return err
+	}
+	if s.vnet, err = s.newVNet(); err != nil {
+		return err
+	}
+	if s.ipam, err = s.newIPAM(keys.ID()); err != nil {
+		return err
+	}
+	if s.cast, err = s.newCast(keys.ID()); err != nil {
+		return err
+	}
+	advertise, err := s.advertised()
+	if err != nil {
+		return err
+	}
+	s.mesh, err = mesh.New(mesh.Config{
+		Keys: keys, Cluster: s.id.Cluster, Token: s.id.Secret, Founder: s.id.Founder, Name: s.id.Name, Build: s.version,
+		Port: uint16(s.cfg.Port), Advertise: advertise, Seeds: s.id.Seeds,
+		Conn: s.conn, Listener: tcp, Underlay: s.underlay, Tables: tables, Persist: persister{s.dir}, Datapath: s.cast, Log: s.log,
+		Handle: s.control, Changed: s.onChanged, HostChanged: s.onHost,
+	})
+	if err != nil {
+		return err
+	}
+	allowed := s.mesh.Allowed
+	s.allowed.Store(&allowed)
+	return nil
+}
+
+// recallTables reads the state of earlier runs. What is on our disk was allowed when it came.
+func (s *System) recallTables(keys ident.Keys) (*state.Tables, error) {
+	t := state.New(state.Config{Keys: keys, Cluster: s.id.Cluster, Allowed: func(id ident.HostID) bool {
+		f := s.allowed.Load()
+		return f == nil || (*f)(id)
+	}})
+	own, err := s.dir.Load(fileOwn)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	default:
+		if err := t.Import(own); err != nil {
+			return nil, fmt.Errorf("state file %s: %w", fileOwn, err)
+		}
+	}
+	for _, scope := range t.OwnScopes() {
+		if err := t.Hold(scope); err != nil {
+			return nil, err
+		}
+	}
+	others, err := s.dir.Load(fileOthers)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		// A copy of what others know: it comes again, provided that somebody is found.
+		where, qerr := s.dir.Quarantine(fileOthers)
+		s.log.Warn("copy of other hosts' state set aside", "err", err, "to", where, "quarantine_err", qerr)
+	default:
+		if err := t.Import(others); err != nil {
+			s.log.Warn("copy of other hosts' state is partly refused", "err", err)
+		}
+	}
+	return t, nil
+}
+
+// start sets everything in motion, in an order in which each part finds what it needs.
+func (s *System) start(founding bool) error {
+	if err := s.guard.start(s.ctx); err != nil {
+		return err
+	}
+	if err := s.vnet.Reconcile(s.ctx); err != nil {
+		return err
+	}
+	if err := s.mesh.Start(); err != nil {
+		return err
+	}
+	s.go_(func() {
+		if err := s.vnet.Run(s.ctx); err != nil && s.ctx.Err() == nil {
+			s.trouble("vnet", "memberships are not watched any more: "+err.Error())
+		}
+	})
+	s.replay()
+	if founding {
+		var ula [16]byte
+		_, _ = rand.Read(ula[1:6])
+		ula[0] = 0xfd // RFC 4193 section 3.1
+		if err := s.found(clusterRecord{Range: s.cfg.Range, ULA: netip.PrefixFrom(netip.AddrFrom16(ula), 48), MTU: s.cfg.MTU}); err != nil {
+			return err
+		}
+	}
+	s.go_(s.spread)
+	s.poke()
+	return nil
+}
+
+// replay hands what the tables hold from an earlier run to those who act on it.
+func (s *System) replay() {
+	var all []state.Change
+	_ = s.mesh.View(func(t *state.Tables) {
+		for _, scope := range t.Scopes() {
+			for i := range t.All(scope, "") {
+				all = append(all, state.Change{Writer: i.Writer, Scope: scope, Key: i.Key, Value: i.Value})
+			}
+		}
+	})
+	s.digest(inbox{changes: all, hosts: true})
+	s.restoreAttachments()
+}
+
+// restoreAttachments brings addresses and records in line with the attachments that survived.
+func (s *System) restoreAttachments() {
+	living := map[uint32]map[string]vnet.Attachment{}
+	for _, a := range s.vnet.Attachments() {
+		if living[a.VNI] == nil {
+			living[a.VNI] = map[string]vnet.Attachment{}
+		}
+		living[a.VNI][a.Name] = a
+	}
+	for _, n := range s.localNetworks() {
+		var gone []string
+		_ = s.mesh.View(func(t *state.Tables) {
+			for i := range t.All(state.Scope(n.vni), keyAttach) {
+				if name := i.Key[len(keyAttach):]; i.Writer == s.mesh.Self() && living[n.vni][name].Name == "" {
+					gone = append(gone, name)
+				}
+			}
+		})
+		puts := map[string][]byte{}
+		keep := map[string]netip.Addr{}
+		for name, a := range living[n.vni] {
+			puts[keyAttach+name] = encode(attachRecord{MAC: a.MAC, IPs: a.IPs, Kind: kindNames[a.Kind]})
+			for _, p := range a.IPs {
+				if p.Addr().Is4() {
+					keep[name] = p.Addr()
+				}
+			}
+		}
+		if err := s.ipam.Restore(n.vni, keep); err != nil {
+			s.trouble("ipam "+n.name, fmt.Sprintf("addresses of network %s: %v", n.name, err))
+		}
+		var dels []string
+		for _, name := range gone {
+			dels = append(dels, keyAttach+name)
+		}
+		if err := s.mesh.Publish(n.vni, puts, dels); err != nil {
+			s.log.Error("attachments not published", "network", n.name, "err", err)
+		}
+	}
+}
+
+// control takes messages of other hosts for services.
+func (s *System) control(from ident.HostID, kind byte, body []byte) {
+	switch kind {
+	case wire.KindSenderKey:
+		s.cast.HandleSenderKey(from, append([]byte{kind}, body...))
+	case wire.KindShare:
+		s.go_(func() { s.ipam.HandleAsk(from, body) })
+	default:
+		s.log.Debug("message of unknown kind", "from", from.Short(), "kind", kind)
+	}
+}
+
+func (s *System) go_(f func()) {
+	s.done.Add(1)
+	go func() { defer s.done.Done(); f() }()
+}
+
+// down stops the daemon: bridges and attachments stay, unless clean.
+func (s *System) down(ctx context.Context, d api.Down) error {
+	if d.Leave {
+		if n := len(s.vnet.Attachments()); n > 0 && !d.Clean {
+			return api.Errorf(api.CodeConflict, "%d attachments are here", n).WithHint("end them, or add --clean to remove them")
+		}
+		if err := s.ipam.GiveBack(ctx); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	if d.Clean || d.Leave {
+		errs = append(errs, s.vnet.Clean(), s.guard.remove())
+	}
+	if d.Leave {
+		errs = append(errs, s.mesh.Quit())
+		s.mu.Lock()
+		s.wipe = true
+		s.mu.Unlock()
+	}
+	lctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := s.mesh.Leave(lctx); err != nil {
+		s.log.Debug("goodbye not heard by all", "err", err)
+	}
+	time.AfterFunc(100*time.Millisecond, s.cancel) // after the answer
+	return errors.Join(errs...)
+}
+
+func (s *System) stop() {
+	s.cancel()
+	if s.mesh != nil {
+		_ = s.mesh.Close()
+	}
+	if s.cast != nil {
+		_ = s.cast.Close()
+	}
+	if s.vnet != nil {
+		_ = s.vnet.Down()
+	}
+	s.done.Wait()
+}
+
+func (s *System) closeDir() error {
+	s.mu.Lock()
+	wipe := s.wipe
+	s.mu.Unlock()
+	if wipe {
+		names, err := s.dir.Names()
+		for _, n := range names {
+			err = errors.Join(err, s.dir.Remove(n))
+		}
+		return errors.Join(err, s.dir.Close())
+	}
+	return s.dir.Close()
+}
+
+// trouble shows a text in status until it is cleared with "".
+func (s *System) trouble(key, text string) {
+	s.mu.Lock()
+	old := s.troubles[key]
+	if text == "" {
+		delete(s.troubles, key)
+	} else {
+		s.troubles[key] = text
+	}
+	s.mu.Unlock()
+	if text != "" && text != old {
+		s.log.Error("trouble", "text", text)
+	}
+}
+
+func (s *System) troubleTexts() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for _, t := range s.troubles {
+		out = append(out, t)
+	}
+	slices.Sort(out)
+	return out
+}

@@ -1,0 +1,94 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/store"
+)
+
+// Files in the state directory.
+const (
+	fileIdentity = "identity"
+	fileOwn      = "own"    // own blocks of the state tables
+	fileOthers   = "others" // a copy of other hosts' blocks: who they are, where to find them
+	fileAttach   = "attachments"
+)
+
+// identity is who this host is; written once, when it founds or joins.
+type identity struct {
+	Keys    []byte          `cbor:"1,keyasint"`
+	Cluster ident.ClusterID `cbor:"2,keyasint"`
+	Secret  ident.Secret    `cbor:"3,keyasint"` // of the token it came with
+	Name    string          `cbor:"4,keyasint"`
+	Founder bool            `cbor:"5,keyasint,omitempty"`
+	Seeds   []string        `cbor:"6,keyasint,omitempty"`
+}
+
+func loadIdentity(dir store.Dir) (identity, ident.Keys, error) {
+	var id identity
+	b, err := dir.Load(fileIdentity)
+	if err != nil {
+		return id, ident.Keys{}, err
+	}
+	if err := decode("identity", b, &id); err != nil {
+		return id, ident.Keys{}, fmt.Errorf("state file %s: %w", fileIdentity, err)
+	}
+	keys, err := ident.KeysFromSeed(id.Keys)
+	if err != nil {
+		return id, ident.Keys{}, fmt.Errorf("state file %s: %w", fileIdentity, err)
+	}
+	return id, keys, nil
+}
+
+// usage marks errors of how weft was called: exit code 2.
+type usage struct{ error }
+
+func (u usage) Unwrap() error { return u.error }
+
+// IsUsage reports whether an error is about how weft was called.
+func IsUsage(err error) bool {
+	var u usage
+	return errors.As(err, &u)
+}
+
+// settle decides who this host is: it resumes, founds or joins. fresh says that the identity is
+// new or changed and must be saved once everything else has proved possible.
+func settle(dir store.Dir, name string, seeds []string, token *ident.Token) (id identity, keys ident.Keys, fresh bool, err error) {
+	id, keys, err = loadIdentity(dir)
+	switch {
+	case err == nil:
+		if token != nil && token.Cluster != id.Cluster {
+			return id, keys, false, fmt.Errorf("this host belongs to cluster %s, the token to cluster %s: leave the one first (weft down --leave), or use another --state-dir", id.Cluster, token.Cluster)
+		}
+		if name != "" && name != id.Name {
+			id.Name, fresh = name, true
+		}
+		if len(seeds) > 0 && !slices.Equal(seeds, id.Seeds) {
+			id.Seeds, fresh = seeds, true
+		}
+		if token != nil && token.Secret != id.Secret {
+			id.Secret, fresh = token.Secret, true // rotated since a join that did not succeed
+		}
+		return id, keys, fresh, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return id, keys, false, err
+	case token == nil && len(seeds) > 0:
+		return id, keys, false, usage{fmt.Errorf("joining %s needs the cluster's token (`weft token` on one of its hosts): give --token-file FILE, WEFT_TOKEN or --token", seeds[0])}
+	case token != nil && len(seeds) == 0:
+		return id, keys, false, usage{errors.New("a token, but no host to join: weft up HOST... --token T")}
+	}
+	founder := token == nil
+	if founder {
+		t := ident.NewToken()
+		token = &t
+	}
+	if keys, err = ident.NewKeys(); err != nil {
+		return id, keys, false, err
+	}
+	id = identity{Keys: keys.Seed(), Cluster: token.Cluster, Secret: token.Secret, Name: name, Founder: founder, Seeds: seeds}
+	return id, keys, true, nil
+}

@@ -1,0 +1,394 @@
+package daemon
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/weft-net/weft/internal/api"
+	"github.com/weft-net/weft/internal/guard"
+	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/ipam"
+	"github.com/weft-net/weft/internal/state"
+	"github.com/weft-net/weft/internal/vnet"
+)
+
+// defaultNetwork is made when a cluster is founded, and taken up by every host.
+const defaultNetwork = "weft"
+
+// definition is what all copies of a network's record say together.
+type definition struct {
+	name     string
+	rec      networkRecord  // the copy that stands
+	subnets  []netip.Prefix // of all copies
+	creators []ident.HostID // of subnets, one by one
+	hosts    []ident.HostID // that have it
+	conflict string
+}
+
+// network is a network that this host has.
+type network struct {
+	name string
+	vni  uint32
+	def  networkRecord
+}
+
+// vniOf gives a network its number: the same on every host without a word between them.
+func vniOf(cluster ident.ClusterID, name string) uint32 {
+	sum := sha256.Sum256(append(append([]byte("weft vni 1\x00"), cluster[:]...), name...))
+	return max(binary.BigEndian.Uint32(sum[:4])>>8, 1)
+}
+
+// readDefinitions reads cluster and network records, and takes up the default network.
+func (s *System) readDefinitions() {
+	alive := s.aliveHosts()
+	defs := map[string]*definition{}
+	var cluster *clusterRecord
+	_ = s.mesh.View(func(t *state.Tables) {
+		for i := range t.All(state.Cluster, keyCluster) {
+			if i.Key != keyCluster {
+				continue
+			}
+			if c, err := decodeCluster(i.Value); err == nil {
+				cluster = &c
+			}
+		}
+		for i := range t.All(state.Cluster, keyNetwork) {
+			name, rec, err := decodeNetwork(i.Key, i.Value)
+			if err != nil || rec.VNI != vniOf(s.id.Cluster, name) {
+				s.log.Debug("network record refused", "host", i.Writer.Short(), "err", err)
+				continue
+			}
+			d := defs[name]
+			if d == nil {
+				d = &definition{name: name, rec: rec}
+				defs[name] = d
+			}
+			d.merge(i.Writer, rec, alive[i.Writer])
+		}
+	})
+	s.mu.Lock()
+	if cluster != nil && s.cluster == nil {
+		s.cluster = cluster
+		s.log.Info("cluster known", "range", cluster.Range, "range6", cluster.ULA, "mtu", cluster.MTU)
+	}
+	s.defs = defs
+	s.mu.Unlock()
+	if cluster != nil {
+		s.ipam.SetCluster(cluster.Range, cluster.ULA)
+	}
+	for _, d := range defs {
+		for _, sub := range d.subnets {
+			s.ipam.AddSubnet(d.rec.VNI, sub, d.creatorOf(sub))
+		}
+	}
+	s.retryNetworks()
+}
+
+// merge adds one host's copy. Copies of the same name with other subnets (created twice unseen)
+// make one network with both; explicit subnets that differ are a conflict, and the lower creator's stands.
+func (d *definition) merge(writer ident.HostID, rec networkRecord, alive bool) {
+	if alive {
+		d.hosts = append(d.hosts, writer)
+	}
+	if rec.Subnet != d.rec.Subnet {
+		if rec.Explicit && d.rec.Explicit {
+			d.conflict = fmt.Sprintf("defined with subnet %s and with %s; the one of the lower HostID stands", d.rec.Subnet, rec.Subnet)
+		}
+		if rec.Creator.Less(d.rec.Creator) {
+			d.rec = rec
+		}
+	}
+	if !slices.Contains(d.subnets, rec.Subnet) {
+		d.subnets = append(d.subnets, rec.Subnet)
+		d.creators = append(d.creators, rec.Creator)
+	}
+}
+
+// retryNetworks takes up what this host should have but has not: the default network, and the
+// networks of an earlier run.
+func (s *System) retryNetworks() {
+	s.mu.Lock()
+	ready := s.cluster != nil
+	var missing []*definition
+	for name, d := range s.defs {
+		if _, have := s.networks[d.rec.VNI]; !have && (name == defaultNetwork || slices.Contains(d.hosts, s.mesh.Self())) {
+			missing = append(missing, d)
+		}
+	}
+	s.mu.Unlock()
+	if !ready {
+		return
+	}
+	for _, d := range missing {
+		if _, err := s.takeUp(s.ctx, d.name); err != nil && s.ctx.Err() == nil {
+			s.trouble("network "+d.name, fmt.Sprintf("network %s is not up here: %v", d.name, err))
+			continue
+		}
+		s.trouble("network "+d.name, "")
+	}
+}
+
+func (s *System) localNetworks() []*network {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*network, 0, len(s.networks))
+	for _, n := range s.networks {
+		out = append(out, n)
+	}
+	slices.SortFunc(out, func(a, b *network) int { return strings.Compare(a.name, b.name) })
+	return out
+}
+
+// takeUp gives this host a network that is defined: bridge, uplink, keys, a share of its addresses.
+func (s *System) takeUp(ctx context.Context, name string) (*network, error) {
+	s.taking.Lock() // one at a time; never held together with mu
+	defer s.taking.Unlock()
+	s.mu.Lock()
+	d := s.defs[name]
+	var cluster clusterRecord
+	if s.cluster != nil {
+		cluster = *s.cluster
+	}
+	var have *network
+	if d != nil {
+		have = s.networks[d.rec.VNI]
+	}
+	s.mu.Unlock()
+	switch {
+	case have != nil:
+		return have, nil
+	case d == nil:
+		return nil, api.Errorf(api.CodeNotFound, "no network %q", name).WithHint("weft network create %s", name)
+	case d.rec.Plain:
+		return nil, api.Errorf(api.CodeRefused, "network %s is plain, which this version of weft does not have", name)
+	case cluster.MTU == 0:
+		return nil, api.Errorf(api.CodeUnavailable, "the cluster's settings have not arrived yet")
+	}
+	for _, sub := range d.subnets {
+		if err := s.checkRange(sub); err != nil {
+			return nil, err
+		}
+	}
+	n := &network{name: name, vni: d.rec.VNI, def: d.rec}
+	dev, err := s.vnet.Ensure(ctx, vnet.Spec{Name: name, VNI: n.vni, MTU: cluster.MTU})
+	if err != nil {
+		return nil, fmt.Errorf("network %s: %w", name, err)
+	}
+	if err := s.guard.policy(vnet.BridgeName(n.vni), d.rec.Rate, d.rec.Allow, d.rec.Deny); err != nil {
+		return nil, fmt.Errorf("network %s: %w", name, err)
+	}
+	if err := s.mesh.Hold(n.vni); err != nil {
+		return nil, fmt.Errorf("network %s: %w", name, err)
+	}
+	if err := s.cast.AddNetwork(n.vni, dev, cluster.MTU); err != nil {
+		_ = dev.Close()
+		return nil, fmt.Errorf("network %s: %w", name, err)
+	}
+	s.mu.Lock()
+	s.networks[n.vni] = n
+	s.mu.Unlock()
+	if err := s.mesh.Publish(0, map[string][]byte{keyNetwork + name: encode(n.def)}, nil); err != nil {
+		return nil, err
+	}
+	s.ipam.Join(n.vni)
+	s.rebuild(n)
+	s.log.Info("network up", "network", name, "vni", n.vni, "bridge", vnet.BridgeName(n.vni))
+	return n, nil
+}
+
+// found makes the cluster's first records.
+func (s *System) found(cluster clusterRecord) error {
+	if err := s.mesh.Publish(0, map[string][]byte{keyCluster: encode(cluster)}, nil); err != nil {
+		return err
+	}
+	if err := s.ipam.Found(cluster.Range, cluster.ULA); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.cluster = &cluster
+	s.mu.Unlock()
+	_, err := s.create(s.ctx, api.NetworkCreate{Name: defaultNetwork})
+	return err
+}
+
+// create defines a network and takes it up; or takes up one that is defined already, if the request agrees.
+func (s *System) create(ctx context.Context, r api.NetworkCreate) (*network, error) {
+	if err := ident.CheckName("network", r.Name); err != nil {
+		return nil, api.Errorf(api.CodeInvalid, "%w", err)
+	}
+	if r.Plain {
+		return nil, api.Errorf(api.CodeRefused, "network %s: the plain engine is not built yet; leave --plain out", r.Name)
+	}
+	s.mu.Lock()
+	d, cluster := s.defs[r.Name], s.cluster
+	var other string
+	vni := vniOf(s.id.Cluster, r.Name)
+	for name, o := range s.defs {
+		if name != r.Name && o.rec.VNI == vni {
+			other = name
+		}
+	}
+	s.mu.Unlock()
+	switch {
+	case cluster == nil:
+		return nil, api.Errorf(api.CodeUnavailable, "not yet part of a cluster").WithHint("weft status says which hosts are tried")
+	case d != nil && slices.Contains(d.hosts, s.mesh.Self()):
+		return nil, api.Errorf(api.CodeConflict, "network %s is there already", r.Name)
+	case d != nil && r.Subnet != "" && r.Subnet != d.rec.Subnet.String():
+		return nil, api.Errorf(api.CodeConflict, "network %s has subnet %s on other hosts, not %s", r.Name, d.rec.Subnet, r.Subnet)
+	case d != nil:
+		return s.takeUp(ctx, r.Name)
+	case other != "":
+		return nil, api.Errorf(api.CodeConflict, "network %s would have the number (VNI %d) of network %s: choose another name", r.Name, vni, other)
+	}
+	rec := networkRecord{VNI: vni, Creator: s.mesh.Self(), Rate: r.Rate}
+	var err error
+	if rec.Allow, err = prefixes(r.AllowGroups); err != nil {
+		return nil, err
+	}
+	if rec.Deny, err = prefixes(r.DenyGroups); err != nil {
+		return nil, err
+	}
+	if err := s.subnetsFor(ctx, &rec, r); err != nil {
+		return nil, err
+	}
+	if err := s.mesh.Hold(vni); err != nil {
+		return nil, err
+	}
+	if err := s.ipam.FoundSubnet(vni, rec.Subnet); err != nil {
+		return nil, err
+	}
+	def := &definition{name: r.Name, rec: rec}
+	def.merge(s.mesh.Self(), rec, true)
+	s.mu.Lock()
+	s.defs[r.Name] = def
+	s.mu.Unlock()
+	return s.takeUp(ctx, r.Name)
+}
+
+// subnetsFor chooses or checks a new network's subnets.
+func (s *System) subnetsFor(ctx context.Context, rec *networkRecord, r api.NetworkCreate) error {
+	if r.Subnet == "" {
+		sub, err := s.ipam.CarveSubnet(ctx)
+		if err != nil {
+			return err
+		}
+		rec.Subnet = sub
+	} else {
+		p, err := netip.ParsePrefix(r.Subnet)
+		switch {
+		case err != nil || !p.Addr().Is4():
+			return api.Errorf(api.CodeInvalid, "subnet %q: want an IPv4 network such as 10.40.0.0/20", r.Subnet)
+		case p != p.Masked():
+			return api.Errorf(api.CodeInvalid, "subnet %s has host bits set: %s?", r.Subnet, p.Masked())
+		case p.Bits() < 8 || p.Bits() > 29 || p.Addr().IsMulticast() || p.Addr().IsLoopback() || p.Addr().IsUnspecified():
+			return api.Errorf(api.CodeInvalid, "subnet %s: want unicast addresses, /8 to /29", r.Subnet)
+		}
+		s.mu.Lock()
+		for name, d := range s.defs {
+			for _, o := range d.subnets {
+				if o.Overlaps(p) {
+					err = api.Errorf(api.CodeConflict, "subnet %s overlaps %s of network %s", p, o, name)
+				}
+			}
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if err := s.checkRange(p); err != nil {
+			return err
+		}
+		rec.Subnet, rec.Explicit = p, true
+	}
+	if r.Subnet6 == "" {
+		rec.Subnet6 = s.ipam.Subnet6(rec.Subnet, rec.VNI)
+		return nil
+	}
+	p, err := netip.ParsePrefix(r.Subnet6)
+	if err != nil || !p.Addr().Is6() || p.Addr().Is4In6() || p.Bits() != 64 || p != p.Masked() || p.Addr().IsMulticast() {
+		return api.Errorf(api.CodeInvalid, "subnet %q: want an IPv6 /64 such as fd12:3456:789a:1::/64", r.Subnet6)
+	}
+	rec.Subnet6, rec.Explicit = p, true
+	return nil
+}
+
+func prefixes(list []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, v := range list {
+		p, err := netip.ParsePrefix(v)
+		if err != nil {
+			a, aerr := netip.ParseAddr(v)
+			if aerr != nil {
+				return nil, api.Errorf(api.CodeInvalid, "group %q: want a multicast address or range such as 239.0.0.0/8", v)
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		if !p.Addr().IsMulticast() {
+			return nil, api.Errorf(api.CodeInvalid, "group %s is not a multicast address", v)
+		}
+		out = append(out, p.Masked())
+	}
+	if len(out) > guard.MaxGroups {
+		return nil, api.Errorf(api.CodeInvalid, "%d groups, at most %d", len(out), guard.MaxGroups)
+	}
+	return out, nil
+}
+
+// remove withdraws this host's copy of a network.
+func (s *System) remove(name string) error {
+	s.taking.Lock()
+	defer s.taking.Unlock()
+	s.mu.Lock()
+	d := s.defs[name]
+	var n *network
+	if d != nil {
+		n = s.networks[d.rec.VNI]
+	}
+	s.mu.Unlock()
+	switch {
+	case d == nil:
+		return api.Errorf(api.CodeNotFound, "no network %q", name)
+	case n == nil:
+		return api.Errorf(api.CodeNotFound, "network %s is not on this host", name)
+	case name == defaultNetwork:
+		return api.Errorf(api.CodeRefused, "network %s is the default one, which every host has", name)
+	}
+	if err := s.vnet.Remove(n.vni); err != nil {
+		if errors.Is(err, vnet.ErrInUse) {
+			return api.Errorf(api.CodeConflict, "network %s has attachments here", name).WithHint("weft attachments lists them; weft detach removes one")
+		}
+		return err
+	}
+	s.mu.Lock()
+	delete(s.networks, n.vni)
+	s.mu.Unlock()
+	err := errors.Join(s.cast.RemoveNetwork(n.vni), s.ipam.Leave(n.vni), s.mesh.Publish(0, nil, []string{keyNetwork + name}), s.mesh.Release(n.vni))
+	s.readDefinitions()
+	return err
+}
+
+// checkRange refuses addresses that a route of the host leads elsewhere.
+func (s *System) checkRange(p netip.Prefix) error {
+	if s.cfg.Force {
+		return nil
+	}
+	routes, err := s.routes()
+	if err != nil {
+		return err
+	}
+	if err := ipam.CheckRange(p, routes); err != nil {
+		return api.Errorf(api.CodeConflict, "%w", err).WithHint("choose another --range at founding or --subnet, or --force to go on")
+	}
+	return nil
+}
+
+func (d *definition) creatorOf(sub netip.Prefix) ident.HostID {
+	return d.creators[slices.Index(d.subnets, sub)]
+}

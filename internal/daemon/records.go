@@ -1,0 +1,166 @@
+package daemon
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/weft-net/weft/internal/ident"
+)
+
+// Keys of the daemon's own entries in the state tables. Other packages own others: host, admit/,
+// bar/ and token (mesh), ring/ (ipam).
+const (
+	keyCluster = "cluster" // scope 0: clusterRecord, by the founder
+	keyNetwork = "net/"    // scope 0, + name: networkRecord, by each host that has the network
+	keyAttach  = "att/"    // scope VNI, + name: attachRecord
+	keyMember  = "mem/"    // scope VNI, + group: memberRecord
+)
+
+// clusterRecord is what holds for the whole cluster, set at founding.
+type clusterRecord struct {
+	Range netip.Prefix `cbor:"1,keyasint"` // IPv4 addresses of all default subnets
+	ULA   netip.Prefix `cbor:"2,keyasint"` // IPv6 /48
+	MTU   int          `cbor:"3,keyasint"` // of attachments
+}
+
+// networkRecord is one host's copy of a network's definition.
+type networkRecord struct {
+	VNI      uint32         `cbor:"1,keyasint"`
+	Subnet   netip.Prefix   `cbor:"2,keyasint"` // IPv4
+	Subnet6  netip.Prefix   `cbor:"3,keyasint"`
+	Creator  ident.HostID   `cbor:"4,keyasint"` // owns the subnet at first
+	Explicit bool           `cbor:"5,keyasint,omitempty"`
+	Plain    bool           `cbor:"6,keyasint,omitempty"`
+	Allow    []netip.Prefix `cbor:"7,keyasint,omitempty"`
+	Deny     []netip.Prefix `cbor:"8,keyasint,omitempty"`
+	Rate     int            `cbor:"9,keyasint,omitempty"`
+}
+
+// attachRecord is an attachment as other hosts see it.
+type attachRecord struct {
+	MAC  [6]byte        `cbor:"1,keyasint"`
+	IPs  []netip.Prefix `cbor:"2,keyasint"`
+	Kind string         `cbor:"3,keyasint,omitempty"`
+}
+
+// memberRecord names the members of a group on one host by attachment.
+type memberRecord map[string]wish
+
+// wish is what a member wants of a group (RFC 3376 section 3): all sources but these, or these only.
+type wish struct {
+	Exclude bool         `cbor:"1,keyasint,omitempty"`
+	Sources []netip.Addr `cbor:"2,keyasint,omitempty"`
+}
+
+// Bounds of what a record may hold.
+const (
+	maxRecord  = 16 << 10
+	maxMembers = 1024
+	maxSources = 64
+	maxIPs     = 8
+	maxPolicy  = 256
+)
+
+var (
+	encMode = func() cbor.EncMode {
+		m, err := cbor.EncOptions{Sort: cbor.SortCoreDeterministic}.EncMode()
+		if err != nil {
+			panic(err) // constant options
+		}
+		return m
+	}()
+	decMode = func() cbor.DecMode {
+		m, err := cbor.DecOptions{MaxArrayElements: maxMembers, MaxMapPairs: maxMembers, MaxNestedLevels: 4}.DecMode()
+		if err != nil {
+			panic(err)
+		}
+		return m
+	}()
+)
+
+func encode(v any) []byte {
+	b, err := encMode.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("daemon: encode %T: %v", v, err)) // our own types
+	}
+	return b
+}
+
+func decode(what string, b []byte, v any) error {
+	if len(b) > maxRecord {
+		return fmt.Errorf("%s: %d bytes", what, len(b))
+	}
+	if err := decMode.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+func decodeCluster(b []byte) (clusterRecord, error) {
+	var r clusterRecord
+	if err := decode("cluster record", b, &r); err != nil {
+		return r, err
+	}
+	if !r.Range.IsValid() || !r.Range.Addr().Is4() || !r.ULA.IsValid() || r.ULA.Bits() != 48 || r.MTU < 576 || r.MTU > 9000 {
+		return clusterRecord{}, fmt.Errorf("cluster record: range %v, ULA %v, MTU %d", r.Range, r.ULA, r.MTU)
+	}
+	return r, nil
+}
+
+func decodeNetwork(key string, b []byte) (name string, r networkRecord, err error) {
+	name = strings.TrimPrefix(key, keyNetwork)
+	if err := ident.CheckName("network", name); err != nil {
+		return "", r, err
+	}
+	if err := decode("network record", b, &r); err != nil {
+		return "", r, err
+	}
+	if r.VNI == 0 || r.VNI >= 1<<24 || !r.Subnet.IsValid() || !r.Subnet.Addr().Is4() || r.Subnet.Bits() > 30 ||
+		(r.Subnet6.IsValid() && !r.Subnet6.Addr().Is6()) || len(r.Allow) > maxPolicy || len(r.Deny) > maxPolicy {
+		return "", networkRecord{}, fmt.Errorf("network record of %s: VNI %d, subnets %v %v", name, r.VNI, r.Subnet, r.Subnet6)
+	}
+	return name, r, nil
+}
+
+func decodeAttachment(key string, b []byte) (name string, r attachRecord, err error) {
+	name = strings.TrimPrefix(key, keyAttach)
+	if err := ident.CheckName("attachment", name); err != nil {
+		return "", r, err
+	}
+	if err := decode("attachment record", b, &r); err != nil {
+		return "", r, err
+	}
+	if r.MAC[0]&1 != 0 || r.MAC == [6]byte{} || len(r.IPs) > maxIPs {
+		return "", attachRecord{}, fmt.Errorf("attachment record of %s: MAC %x, %d addresses", name, r.MAC, len(r.IPs))
+	}
+	for _, p := range r.IPs {
+		if a := p.Addr(); !a.IsValid() || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() {
+			return "", attachRecord{}, fmt.Errorf("attachment record of %s: address %v", name, p)
+		}
+	}
+	return name, r, nil
+}
+
+func decodeMembers(key string, b []byte) (group netip.Addr, r memberRecord, err error) {
+	group, err = netip.ParseAddr(strings.TrimPrefix(key, keyMember))
+	if err != nil || !group.IsMulticast() || group.Zone() != "" {
+		return netip.Addr{}, nil, fmt.Errorf("member record: %q is no group", key)
+	}
+	if err := decode("member record", b, &r); err != nil {
+		return netip.Addr{}, nil, err
+	}
+	for name, w := range r {
+		if ident.CheckName("attachment", name) != nil || len(w.Sources) > maxSources {
+			return netip.Addr{}, nil, fmt.Errorf("member record of %v: bad member", group)
+		}
+		for _, s := range w.Sources {
+			if !s.IsValid() || s.IsMulticast() || s.Is4() != group.Is4() {
+				return netip.Addr{}, nil, fmt.Errorf("member record of %v: source %v", group, s)
+			}
+		}
+	}
+	return group, r, nil
+}

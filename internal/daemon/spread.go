@@ -1,0 +1,255 @@
+package daemon
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weft-net/weft/internal/fdb"
+	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/nl"
+	"github.com/weft-net/weft/internal/state"
+	"github.com/weft-net/weft/internal/vnet"
+)
+
+// settleTime gathers changes that come together: a joining host's whole table, a burst of joins.
+const settleTime = 10 * time.Millisecond
+
+// inbox is what the mesh's loop tells: it must never wait for us, nor we for it.
+type inbox struct {
+	changes []state.Change
+	hosts   bool // somebody's liveness or reachability changed
+}
+
+func (s *System) onChanged(cs []state.Change) {
+	s.inboxMu.Lock()
+	s.inbox.changes = append(s.inbox.changes, cs...)
+	s.inboxMu.Unlock()
+	s.poke()
+}
+
+func (s *System) onHost(ident.HostID) {
+	s.inboxMu.Lock()
+	s.inbox.hosts = true
+	s.inboxMu.Unlock()
+	s.poke()
+}
+
+func (s *System) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// spread turns the shared state into what this host's kernel and datapath do. It is the one
+// goroutine that builds forwarding tables.
+func (s *System) spread() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case now := <-tick.C:
+			s.cast.Tick(now)
+			s.ipam.Tick(now)
+			s.retryNetworks()
+			continue
+		case <-s.wake:
+		}
+		timer := time.NewTimer(settleTime)
+		select {
+		case <-s.ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		s.inboxMu.Lock()
+		in := s.inbox
+		s.inbox = inbox{}
+		s.inboxMu.Unlock()
+		s.digest(in)
+	}
+}
+
+// digest sorts changes to those whom they concern.
+func (s *System) digest(in inbox) {
+	dirty := map[uint32]bool{}
+	defs := false
+	for _, c := range in.changes {
+		switch {
+		case strings.HasPrefix(c.Key, ipamPrefix):
+			s.ipam.OnChange(uint32(c.Scope), c.Writer, c.Key, c.Value, c.Gone)
+		case c.Scope != state.Cluster:
+			dirty[uint32(c.Scope)] = true
+		case c.Key == keyCluster, strings.HasPrefix(c.Key, keyNetwork):
+			defs = true
+		}
+	}
+	if defs {
+		s.readDefinitions()
+	}
+	for _, n := range s.localNetworks() {
+		if defs || in.hosts || dirty[n.vni] {
+			s.rebuild(n)
+		}
+	}
+}
+
+// view is what the tables say about one network.
+type view struct {
+	remotes []fdb.Remote
+	members []fdb.Member
+	hosts   []ident.HostID // with attachments, this one included
+	having  []ident.HostID // that have the network, this one included
+}
+
+// look reads one network's scope. Hosts that are dead and out of reach count for nothing.
+func (s *System) look(n *network) view {
+	var v view
+	alive := s.aliveHosts()
+	_ = s.mesh.View(func(t *state.Tables) {
+		for i := range t.All(state.Cluster, keyNetwork+n.name) {
+			if i.Key == keyNetwork+n.name && alive[i.Writer] {
+				v.having = append(v.having, i.Writer)
+			}
+		}
+		for i := range t.All(state.Scope(n.vni), keyAttach) {
+			if !alive[i.Writer] {
+				continue
+			}
+			_, a, err := decodeAttachment(i.Key, i.Value)
+			if err != nil {
+				s.log.Debug("record refused", "host", i.Writer.Short(), "err", err)
+				continue
+			}
+			r := fdb.Remote{MAC: fdb.MAC(a.MAC), Host: i.Writer, IPs: []netip.Addr{linkLocal(a.MAC)}}
+			for _, p := range a.IPs {
+				r.IPs = append(r.IPs, p.Addr())
+			}
+			v.remotes = append(v.remotes, r)
+			if !slices.Contains(v.hosts, i.Writer) {
+				v.hosts = append(v.hosts, i.Writer)
+			}
+		}
+		for i := range t.All(state.Scope(n.vni), keyMember) {
+			if !alive[i.Writer] {
+				continue
+			}
+			group, m, err := decodeMembers(i.Key, i.Value)
+			if err != nil {
+				s.log.Debug("record refused", "host", i.Writer.Short(), "err", err)
+				continue
+			}
+			for _, w := range m {
+				mode := fdb.Include
+				if w.Exclude {
+					mode = fdb.Exclude
+				}
+				v.members = append(v.members, fdb.Member{Host: i.Writer, Group: group, Mode: mode, Sources: w.Sources})
+			}
+		}
+	})
+	return v
+}
+
+// rebuild brings one network's kernel state and forwarding table up to the shared state.
+func (s *System) rebuild(n *network) {
+	v := s.look(n)
+	self := s.mesh.Self()
+	s.cast.SetHosts(n.vni, without(v.having, self))
+	s.cast.SetTable(n.vni, fdb.Build(fdb.Input{
+		VNI: n.vni, Self: self, Remotes: v.remotes, Hosts: v.hosts, Members: v.members,
+		Policy: fdb.Policy{Allow: n.def.Allow, Deny: n.def.Deny}, Peer: s.mesh.Peer, Counters: s.cast.Counters(),
+	}))
+	var remotes []vnet.Remote
+	for _, r := range v.remotes {
+		if r.Host != self {
+			remotes = append(remotes, vnet.Remote{MAC: nl.MAC(r.MAC), IPs: r.IPs})
+		}
+	}
+	if err := s.vnet.SetRemotes(n.vni, remotes); err != nil {
+		s.log.Error("remote attachments not all set", "network", n.name, "err", err)
+	}
+	if err := s.vnet.SetWanted(n.vni, wanted(v.members, self)); err != nil {
+		s.log.Error("wanted groups not all set", "network", n.name, "err", err)
+	}
+}
+
+// wanted adds up what other hosts' members want (RFC 3376 section 3.2): all sources as soon as
+// one member excludes, else the union of those included. Receivers' own bridges do the rest.
+func wanted(members []fdb.Member, self ident.HostID) []vnet.Group {
+	byGroup := map[netip.Addr]int{}
+	var out []vnet.Group
+	for _, m := range members {
+		if m.Host == self {
+			continue
+		}
+		i, ok := byGroup[m.Group]
+		if !ok {
+			i = len(out)
+			byGroup[m.Group] = i
+			out = append(out, vnet.Group{Addr: m.Group, Sources: []netip.Addr{}})
+		}
+		switch {
+		case m.Mode == fdb.Exclude:
+			out[i].Sources = nil
+		case out[i].Sources != nil:
+			for _, src := range m.Sources {
+				if !slices.Contains(out[i].Sources, src) {
+					out[i].Sources = append(out[i].Sources, src)
+				}
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b vnet.Group) int { return a.Addr.Compare(b.Addr) })
+	return out
+}
+
+// linkLocal returns the address that follows from a MAC: fe80:: and EUI-64 (RFC 4291 appendix A).
+func linkLocal(m [6]byte) netip.Addr {
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
+}
+
+func without(ids []ident.HostID, id ident.HostID) []ident.HostID {
+	return slices.DeleteFunc(slices.Clone(ids), func(o ident.HostID) bool { return o == id })
+}
+
+// onMembers publishes what attachments here joined.
+func (s *System) onMembers(vni uint32, ms []vnet.Membership) {
+	now := map[string]memberRecord{}
+	for _, m := range ms {
+		key := keyMember + m.Group.String()
+		if now[key] == nil {
+			now[key] = memberRecord{}
+		}
+		if len(now[key]) < maxMembers {
+			now[key][m.Attachment] = wish{Exclude: m.Exclude, Sources: m.Sources[:min(len(m.Sources), maxSources)]}
+		}
+	}
+	puts := map[string][]byte{}
+	for key, r := range now {
+		puts[key] = encode(r)
+	}
+	var dels []string
+	_ = s.mesh.View(func(t *state.Tables) {
+		for i := range t.All(state.Scope(vni), keyMember) {
+			if i.Writer != s.mesh.Self() {
+				continue
+			}
+			if v, ok := puts[i.Key]; !ok {
+				dels = append(dels, i.Key)
+			} else if string(v) == string(i.Value) {
+				delete(puts, i.Key)
+			}
+		}
+	})
+	if len(puts)+len(dels) == 0 {
+		return
+	}
+	if err := s.mesh.Publish(vni, puts, dels); err != nil {
+		s.log.Error("memberships not published", "vni", vni, "err", err)
+	}
+}
