@@ -79,7 +79,7 @@ func TestShuffleDuplicateLose(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var a Assembler
 	now := epoch
-	for round := range 300 {
+	for round := range 100 {
 		type piece struct {
 			id   uint32
 			data []byte

@@ -72,6 +72,9 @@ const (
 	// HelloSize is the length of every hello of this version in bytes, small enough for a relay envelope on the smallest path.
 	HelloSize = helloHeader + ikHello + 2*macSize
 
+	// MaxReply bounds everything that answers a hello, of whatever version.
+	MaxReply = HelloSize
+
 	firstReply = replyHeader + dhSize + dhSize + aeadTag + payloadSize + aeadTag + macSize
 	knownReply = replyHeader + dhSize + payloadSize + aeadTag + macSize
 	finishSize = helloHeader + dhSize + aeadTag + aeadTag + macSize

@@ -12,7 +12,7 @@ const (
 	MaxSessions = 1 << 16
 	// MaxReplays is how many answered hellos are remembered.
 	MaxReplays = 1 << 16
-	// DefaultLoad is the number of hellos a second answered without proof of address: about 5 % of a core.
+	// DefaultLoad is the number of hellos a second answered without proof of address: at most a tenth of a core.
 	DefaultLoad = 200
 	// CookieAge is how long a cookie secret is used; its cookies are good for another CookieAge.
 	CookieAge = 2 * time.Minute

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 )
@@ -79,6 +80,12 @@ type Secret [16]byte
 // String hides the secret from logs and error texts.
 func (Secret) String() string { return "(secret)" }
 
+// Format hides the secret under every verb of package fmt, those that print bytes as numbers included.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
+
+// LogValue hides the secret from log handlers that encode values themselves.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
 // Token is what a joining host is given.
 type Token struct {
 	Cluster ClusterID
@@ -102,6 +109,12 @@ func (t Token) Encode() string {
 
 // String hides the token from logs; Encode returns it.
 func (Token) String() string { return "(token)" }
+
+// Format hides the token under every verb of package fmt.
+func (t Token) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(t.String())) }
+
+// LogValue hides the token from log handlers that encode values themselves.
+func (t Token) LogValue() slog.Value { return slog.StringValue(t.String()) }
 
 // ParseToken reads what Encode wrote; surrounding white space and capitals are forgiven.
 func ParseToken(s string) (Token, error) {
@@ -158,6 +171,15 @@ type Keys struct {
 	Sign   ed25519.PrivateKey // the host's identity
 	Static *ecdh.PrivateKey   // X25519, for Noise handshakes
 }
+
+// String hides the keys from logs.
+func (Keys) String() string { return "(keys)" }
+
+// Format hides the keys under every verb of package fmt.
+func (k Keys) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.String())) }
+
+// LogValue hides the keys from log handlers that encode values themselves.
+func (k Keys) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
 // NewKeys draws the keys of a new host.
 func NewKeys() (Keys, error) {

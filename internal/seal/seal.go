@@ -6,7 +6,6 @@ package seal
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -51,7 +50,8 @@ var (
 	ErrReplay = errors.New("replay")
 )
 
-func newAEAD(s Suite, key []byte) (cipher.AEAD, error) {
+// NewAEAD returns the cipher of a suite; key has KeySize bytes. Its user sees to it that no nonce comes twice.
+func NewAEAD(s Suite, key []byte) (cipher.AEAD, error) {
 	if len(key) != KeySize {
 		return nil, fmt.Errorf("seal: key of %d bytes", len(key))
 	}
@@ -88,7 +88,7 @@ func NewGroupSealer(s Suite, key []byte, keyID, budget uint64) (*Sealer, error) 
 }
 
 func newSealer(s Suite, key []byte, index uint32, keyID, budget uint64) (*Sealer, error) {
-	a, err := newAEAD(s, key)
+	a, err := NewAEAD(s, key)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +124,7 @@ func (s *Sealer) SealLink(buf []byte, n int) ([]byte, error) {
 	}
 	buf = buf[:wire.LinkHeader]
 	wire.PutLink(buf, s.index, ctr)
-	return s.sealInPlace(buf, wire.LinkHeader, n, ctr), nil
+	return s.sealInPlace(buf, wire.LinkHeader, n), nil
 }
 
 // SealGroup seals buf[GroupHeader:GroupHeader+n] in place and returns the whole packet, a prefix of buf.
@@ -136,15 +136,20 @@ func (s *Sealer) SealGroup(buf []byte, n int) ([]byte, error) {
 	}
 	buf = buf[:wire.GroupHeader]
 	wire.PutGroup(buf, s.key, ctr)
-	return s.sealInPlace(buf, wire.GroupHeader, n, ctr), nil
+	return s.sealInPlace(buf, wire.GroupHeader, n), nil
 }
 
-func (s *Sealer) sealInPlace(buf []byte, hdr, n int, ctr uint64) []byte {
-	var nonce [12]byte
-	binary.BigEndian.PutUint64(nonce[4:], ctr)
-	out := s.aead.Seal(buf[hdr:hdr], nonce[:], buf[hdr:hdr+n], buf[:hdr])
+func (s *Sealer) sealInPlace(buf []byte, hdr, n int) []byte {
+	out := s.aead.Seal(buf[hdr:hdr], nonce(buf, hdr), buf[hdr:hdr+n], buf[:hdr])
 	return buf[:hdr+len(out)]
 }
+
+// nonce returns the 12 bytes that end with the counter, where the header has it: they are unique under a key as the
+// counter is, what stands before it being the key's own name. Taken from the packet, a nonce costs no allocation.
+func nonce(pkt []byte, end int) []byte { return pkt[end-12 : end] }
+
+// envelopeNonce is where a relay header's counter ends.
+const envelopeNonce = 16
 
 // PutEnvelope writes the relay header and its MAC into buf[:RelayTotal]; the inner packet follows it in buf already.
 func (s *Sealer) PutEnvelope(buf []byte, src, dst [16]byte, hops byte) error {
@@ -153,9 +158,7 @@ func (s *Sealer) PutEnvelope(buf []byte, src, dst [16]byte, hops byte) error {
 		return err
 	}
 	wire.PutRelay(buf, &wire.RelayInfo{Hops: hops, Index: s.index, Counter: ctr, Src: src, Dst: dst})
-	var nonce [12]byte
-	binary.BigEndian.PutUint64(nonce[4:], ctr)
-	s.aead.Seal(buf[wire.RelayHeader:wire.RelayHeader], nonce[:], nil, buf[:wire.RelayHeader])
+	s.aead.Seal(buf[wire.RelayHeader:wire.RelayHeader], nonce(buf, envelopeNonce), nil, buf[:wire.RelayHeader])
 	return nil
 }
 
@@ -167,7 +170,7 @@ type Opener struct {
 
 // NewOpener makes the receiving half for a key.
 func NewOpener(s Suite, key []byte) (*Opener, error) {
-	a, err := newAEAD(s, key)
+	a, err := NewAEAD(s, key)
 	if err != nil {
 		return nil, err
 	}
@@ -198,9 +201,10 @@ func (o *Opener) OpenEnvelope(pkt []byte) (wire.RelayInfo, []byte, error) {
 	if !ok {
 		return r, nil, ErrShort
 	}
-	var nonce [12]byte
-	binary.BigEndian.PutUint64(nonce[4:], r.Counter)
-	if _, err := o.aead.Open(nil, nonce[:], pkt[wire.RelayHeader:wire.RelayTotal], pkt[:wire.RelayHeader]); err != nil {
+	if !o.window.Fresh(r.Counter) { // cheap, before the AEAD
+		return r, nil, ErrReplay
+	}
+	if _, err := o.aead.Open(nil, nonce(pkt, envelopeNonce), pkt[wire.RelayHeader:wire.RelayTotal], pkt[:wire.RelayHeader]); err != nil {
 		return r, nil, ErrForged
 	}
 	if !o.window.Accept(r.Counter) {
@@ -213,9 +217,7 @@ func (o *Opener) open(pkt []byte, hdr int, ctr uint64) ([]byte, error) {
 	if !o.window.Fresh(ctr) { // cheap, before the AEAD
 		return nil, ErrReplay
 	}
-	var nonce [12]byte
-	binary.BigEndian.PutUint64(nonce[4:], ctr)
-	plain, err := o.aead.Open(pkt[hdr:hdr], nonce[:], pkt[hdr:], pkt[:hdr])
+	plain, err := o.aead.Open(pkt[hdr:hdr], nonce(pkt, hdr), pkt[hdr:], pkt[:hdr])
 	if err != nil {
 		return nil, ErrForged
 	}
