@@ -117,6 +117,10 @@ func (d *Desired) check() error {
 		if err := checkName(n.Bridge, BridgePrefix); err != nil {
 			return err
 		}
+		if seen[n.Bridge] {
+			return fmt.Errorf("guard: bridge %s twice", n.Bridge)
+		}
+		seen[n.Bridge] = true
 		if len(n.Uplink) > maxName {
 			return fmt.Errorf("guard: uplink %q: longer than %d", n.Uplink, maxName)
 		}
