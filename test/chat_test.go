@@ -1,7 +1,8 @@
 package test
 
 import (
-	"net/netip"
+	"fmt"
+	"net"
 	"regexp"
 	"testing"
 	"time"
@@ -13,11 +14,7 @@ import (
 func chat(t *testing.T, group, port string) {
 	t.Helper()
 	_, h := cloud(t, 3)
-	at := netip.AddrPortFrom(netip.MustParseAddr(group), 0).Addr()
-	ap := group + ":" + port
-	if at.Is6() {
-		ap = "[" + group + "]:" + port
-	}
+	ap := net.JoinHostPort(group, port)
 	people := []*rig.Process{
 		h[0].Run("mal", python, script(t, "chat.py"), group, port),
 		h[1].Run("jayne", h[1].WeftPath(), "chat", ap, "jayne"),
@@ -35,8 +32,7 @@ func chat(t *testing.T, group, port string) {
 			if i != j {
 				rig.Eventually(t, 3*time.Second, func() error {
 					if p.Count(regexp.QuoteMeta(line)) == 0 {
-						_, err := p.AwaitLine(regexp.QuoteMeta(line), time.Millisecond)
-						return err
+						return fmt.Errorf("%s did not see %q", p, line)
 					}
 					return nil
 				})
