@@ -1,0 +1,41 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestAvahi: mDNS as shipped by Debian, on two hosts in a cloud, finds a service in both families.
+func TestAvahi(t *testing.T) {
+	_, h := cloud(t, 2)
+	dir := t.TempDir()
+	// Each avahi has a bus and a /run of its own, as on a machine of its own.
+	const start = `set -e
+mount --make-rprivate /
+mount -t tmpfs t /run
+mkdir -p /run/dbus /run/avahi-daemon
+chown avahi: /run/avahi-daemon
+dbus-daemon --system --nofork --nopidfile &
+for i in $(seq 50); do [ -S /run/dbus/system_bus_socket ] && break; sleep 0.1; done
+avahi-daemon -f "$1" --no-drop-root --no-chroot --no-rlimits &
+for i in $(seq 50); do avahi-daemon -c && break; sleep 0.1; done
+`
+	conf := func(name string) string {
+		path := filepath.Join(dir, name+".conf")
+		text := "[server]\nhost-name=" + name + "\nallow-interfaces=weft0\nuse-ipv4=yes\nuse-ipv6=yes\nenable-dbus=yes\n[publish]\npublish-workstation=no\n"
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	publisher := h[0].Run("river", "unshare", "-m", "bash", "-c", start+`exec avahi-publish-service serenity _weft._tcp 7777 hello=world`, "bash", conf("river"))
+	browser := h[1].Run("simon", "unshare", "-m", "bash", "-c", start+`while :; do avahi-browse -rtp _weft._tcp; sleep 0.3; done`, "bash", conf("simon"))
+	for _, family := range []string{"IPv4", "IPv6"} {
+		if _, err := browser.AwaitLine(fmt.Sprintf(`^=;weft0;%s;serenity;_weft\._tcp;.*;7777;"hello=world"`, family), 20*time.Second); err != nil {
+			t.Errorf("%v\npublisher: %v", err, publisher.Errors())
+		}
+	}
+}

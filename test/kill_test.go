@@ -1,0 +1,102 @@
+package test
+
+import (
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/weft-net/weft/test/rig"
+)
+
+// TestKill9: killed at random moments of its life, a host comes back as itself or is removed without a trace.
+// WEFT_TEST_SEED repeats a run.
+func TestKill9(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	if s, err := strconv.ParseUint(os.Getenv("WEFT_TEST_SEED"), 10, 64); err == nil {
+		seed = s
+	}
+	t.Logf("WEFT_TEST_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+
+	_, h := cloud(t, 2)
+	anchor := startAgent(t, h[0], "anchor")
+	anchor.do("join 239.4.4.4")
+	victim := h[1]
+	id := hostID(t, h[0], victim.Name)
+	victim.Kill9()
+	for round := range times(8, 50) {
+		victim.Launch()
+		moment := time.Duration(random.IntN(1500)) * time.Millisecond
+		var inside *rig.Process
+		if moment > 700*time.Millisecond {
+			rig.Pause(t, 600*time.Millisecond)
+			moment -= 600 * time.Millisecond
+			inside = victim.Run("brief", python, script(t, "agent.py"), agentPort)
+		}
+		rig.Pause(t, moment)
+		victim.Kill9()
+		if inside != nil {
+			inside.Signal(syscall.SIGKILL)
+			inside.Stop(5 * time.Second)
+		}
+		if round%2 == 0 {
+			if r := victim.Weft("down", "--clean"); r.Code != 0 {
+				t.Fatalf("round %d: weft down --clean: exit %d\n%s", round, r.Code, r.Stderr)
+			}
+			if left := victim.Leftovers(); left != "" {
+				t.Fatalf("round %d: left after down --clean:\n%s", round, left)
+			}
+		}
+	}
+	victim.Up()
+	rig.AllKnowAll(t, 20*time.Second, h...)
+	if got := hostID(t, h[0], victim.Name); got != id {
+		t.Errorf("the host came back as %s, was %s", got, id)
+	}
+	converse(t, "239.4.4.5", anchor, startAgent(t, victim, "after"))
+}
+
+func hostID(t *testing.T, at *rig.Host, name string) string {
+	t.Helper()
+	all, err := at.Hosts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		if s.Name == name {
+			return s.ID
+		}
+	}
+	t.Fatalf("%s does not know %s", at.Name, name)
+	return ""
+}
+
+// TestRestartKeepsAddresses: programs keep running and keep their addresses while the daemon is killed and started
+// again; a program that runs again under its name gets its address again.
+func TestRestartKeepsAddresses(t *testing.T) {
+	_, h := cloud(t, 2)
+	a, b := startAgent(t, h[0], "a"), startAgent(t, h[1], "b")
+	was4, was6 := b.ip4(), b.ip6()
+	converse(t, "239.4.4.6", a, b)
+	h[1].Kill9()
+	h[1].Restart()
+	rig.AllKnowAll(t, 20*time.Second, h...)
+	rig.Eventually(t, 10*time.Second, func() error { _, err := h[0].Attachment("b"); return err })
+	if now4, now6 := b.ip4(), b.ip6(); now4 != was4 || now6 != was6 {
+		t.Errorf("addresses %s %s, were %s %s", now4, now6, was4, was6)
+	}
+	converse(t, "239.4.4.6", a, b)
+
+	h[1].Restart() // politely this time
+	rig.AllKnowAll(t, 20*time.Second, h...)
+	converse(t, "239.4.4.6", a, b)
+
+	// A second program never gets an address that the first still has.
+	c := startAgent(t, h[1], "c")
+	if c.ip4() == was4 {
+		t.Errorf("c has the address of b, %s", was4)
+	}
+}
