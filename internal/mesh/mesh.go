@@ -189,7 +189,7 @@ func (m *Mesh) Close() error {
 	m.cancel()
 	err := m.cfg.Conn.Close()
 	_ = m.cfg.Listener.Close()
-	_ = m.streams.Close()
+	m.streams.Close()
 	if m.members != nil {
 		_ = m.members.Shutdown()
 	}

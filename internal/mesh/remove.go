@@ -104,7 +104,7 @@ func (m *Mesh) Quit() error {
 
 func (m *Mesh) streamConfig() stream.Config {
 	return stream.Config{
-		Keys: m.cfg.Keys, Cluster: m.cfg.Cluster, Log: m.log,
+		Keys: m.cfg.Keys, Cluster: m.cfg.Cluster, Name: m.cfg.Name, Log: m.log,
 		Known: func(id ident.HostID) (c ident.Card, ok bool) {
 			_ = m.do(func() { c, ok = m.knownCard(id) })
 			return c, ok
