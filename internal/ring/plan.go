@@ -127,9 +127,10 @@ func (r *Ring) take(b *Book) bool {
 			continue
 		}
 		for _, h := range parts {
-			h.Version++
 			if g.To != r.self {
-				h = h.inherit(r.self) // as if the host gone had taken it first
+				h = h.inherit(r.self)
+			} else {
+				h.Version++
 			}
 			b.Owned = add(b.Owned, h)
 		}
