@@ -65,9 +65,9 @@ const (
 	digestEvery = time.Second
 	// A push may be lost and the change be the last for hours: its version is told again after these times.
 	hintFirst, hintSecond = 300 * time.Millisecond, 1500 * time.Millisecond
-	// requestTimeout is doubled with each loss in a row, up to requestMost.
+	// requestTimeout is doubled with every second loss in a row, up to requestMost.
 	requestTimeout = 500 * time.Millisecond
-	requestMost    = 4 * time.Second
+	requestMost    = 2 * time.Second
 	// partTimeout follows each message of an answer: the rest comes at once or not at all.
 	partTimeout = 250 * time.Millisecond
 )

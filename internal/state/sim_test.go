@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -222,6 +223,24 @@ func (s *simNet) check(sc Scope) {
 			continue
 		}
 		got := text(nd)
+		others := 0
+		for it := range nd.tables.All(sc, "") {
+			if it.Writer == nd.id {
+				continue
+			}
+			others++
+			if v, ok := nd.view[fmt.Sprintf("%s/%d/%s", it.Writer, sc, it.Key)]; !ok || v != string(it.Value) {
+				s.t.Fatalf("node %d: the changes told %q of %s, the table says %q", i, v, it.Key, it.Value)
+			}
+		}
+		for k := range nd.view {
+			if strings.Contains(k, fmt.Sprintf("/%d/", sc)) && !strings.HasPrefix(k, nd.id.String()) {
+				others--
+			}
+		}
+		if others != 0 {
+			s.t.Fatalf("node %d: %d entries fewer than the changes told", i, -others)
+		}
 		if first == nil {
 			first = got
 		} else if !slices.Equal(first, got) {

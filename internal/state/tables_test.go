@@ -85,6 +85,38 @@ func TestCommitAndApply(t *testing.T) {
 	}
 }
 
+func TestReleaseAndHoldAgain(t *testing.T) {
+	const vni = Scope(5)
+	a, b := newTables(t, 1), newTables(t, 2)
+	if err := errors.Join(a.Hold(vni), b.Hold(vni)); err != nil {
+		t.Fatal(err)
+	}
+	put(t, a, vni, "old", "1")
+	put(t, a, vni, "kept", "2")
+	apply(t, b, a.Commit())
+	put(t, a, vni, "dropped", "3")
+	a.Release(vni)
+	if err := a.Hold(vni); err != nil {
+		t.Fatal(err)
+	}
+	put(t, a, vni, "kept", "2")
+	put(t, a, vni, "new", "4")
+	if got := apply(t, b, a.Commit()); got != "new=4 -old" {
+		t.Errorf("changes %q", got)
+	}
+	a.Release(vni)
+	blocks := a.Commit()
+	if got := apply(t, b, blocks); len(blocks) != 1 || (got != "-kept -new" && got != "-new -kept") {
+		t.Errorf("%d blocks, changes %q", len(blocks), got)
+	}
+	if a.total != b.total || b.table(a.Self(), vni).held != len(blocks[0].raw) || len(a.OwnScopes()) != 0 {
+		t.Errorf("%d and %d bytes are left", a.total, b.total)
+	}
+	if err := a.Put(vni, "x", nil); !errors.Is(err, ErrScope) {
+		t.Errorf("put in a released scope: %v", err)
+	}
+}
+
 func TestRefusedBlocks(t *testing.T) {
 	a := newTables(t, 1)
 	var blocks []Block
@@ -259,6 +291,7 @@ func TestCleaning(t *testing.T) {
 			}
 			n++
 		}
+		put(t, a, Cluster, "static/7", want["static/7"]) // no change, and yet it must survive the cleaning
 		for _, b := range a.Commit() {
 			changes, err := live.Apply(b)
 			if err != nil {
@@ -451,6 +484,9 @@ func BenchmarkRepeat(b *testing.B) {
 	put(b, a, Cluster, "k", "v")
 	blocks := a.Commit()
 	apply(b, c, blocks)
+	if n := testing.AllocsPerRun(100, func() { _, _ = c.Apply(blocks[0]) }); n != 0 {
+		b.Fatalf("%v allocations", n)
+	}
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := c.Apply(blocks[0]); err != nil {

@@ -80,7 +80,7 @@ func (s *Sync) ask(now time.Time, out []Send) []Send {
 			s.lastID = 1 // 0 is a push
 		}
 		r := request{id: s.lastID, limit: uint32(p.limit), lacks: lacks[src]}
-		wait := min(requestTimeout<<min(p.losses, 3), requestMost)
+		wait := min(requestTimeout<<min(p.losses/2, 3), requestMost)
 		p.pending = &pending{id: r.id, until: now.Add(wait), lacks: r.lacks}
 		out = append(out, Send{To: src, Msg: r.encode()})
 	}
