@@ -20,6 +20,24 @@ import (
 	"github.com/weft-net/weft/internal/vnet"
 )
 
+var spec = vnet.Spec{Name: "weft", VNI: 0xabcde, MTU: 1400}
+
+type memory struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (m *memory) Load() ([]byte, error) { m.mu.Lock(); defer m.mu.Unlock(); return m.b, nil }
+func (m *memory) Save(b []byte) error   { m.mu.Lock(); defer m.mu.Unlock(); m.b = b; return nil }
+
+func mac(n byte) nl.MAC { return nl.MAC{2, 0, 0, 0, 0, n} }
+
+func ip4(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 32, 0, n}) }
+
+func ip6(n byte) netip.Addr {
+	return netip.MustParseAddr(fmt.Sprintf("fd00:9::%x", n))
+}
+
 // fake is a host without a kernel.
 type fake struct {
 	t     *testing.T
