@@ -132,7 +132,7 @@ func (h *handle) Routes() ([]Route, error) {
 			continue
 		}
 		p, ok := prefixOf(r.Dst)
-		if !ok || p.Bits() == 0 || p.Addr().IsMulticast() {
+		if !ok || p.Bits() == 0 || p.Addr().IsMulticast() || p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() {
 			continue
 		}
 		if len(r.MultiPath) == 0 {

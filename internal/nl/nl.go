@@ -124,7 +124,8 @@ type Interfaces interface {
 	SetMTU(index, mtu int) error
 	// Delete removes an interface; one that has gone already is no error.
 	Delete(name string) error
-	// Routes lists the namespace's routes, without the local table, default and multicast routes.
+	// Routes lists the namespace's routes, without the local table, default, multicast and
+	// IPv6 link-local routes.
 	Routes() ([]Route, error)
 	// Watch tells of changes; see Watcher.
 	Watch() (Watcher, error)

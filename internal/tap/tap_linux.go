@@ -18,6 +18,7 @@ type device struct {
 	file    *os.File
 	raw     syscall.RawConn
 	refused atomic.Uint64
+	closed  atomic.Bool // RawConn's own error for this is not exported
 
 	// What Read gives to readReady: a closure made once, so that Read allocates nothing.
 	// Owned by the one goroutine that reads.
@@ -113,6 +114,7 @@ func (d *device) Write(bufs [][]byte) (int, error) {
 }
 
 func (d *device) Close() error {
+	d.closed.Store(true)
 	if err := d.file.Close(); err != nil {
 		return d.wrap("close", err)
 	}
@@ -120,7 +122,7 @@ func (d *device) Close() error {
 }
 
 func (d *device) wrap(op string, err error) error {
-	if errors.Is(err, os.ErrClosed) {
+	if d.closed.Load() || errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("%s TAP %s: %w", op, d.name, net.ErrClosed)
 	}
 	return fmt.Errorf("%s TAP %s: %w", op, d.name, err)

@@ -45,6 +45,12 @@ func TestMemberships(t *testing.T) {
 	_ = s6.Close()
 	t.Logf("IPv6 leave seen after %v", w.awaitMembers(500*time.Millisecond, "b 232.1.1.1 10.32.0.8"))
 
+	ssm6 := socket(t, b, "udp6", "[::]:0")
+	source6(t, ssm6, unix.MCAST_JOIN_SOURCE_GROUP, "ff3e::1", "fd00:9::9")
+	w.awaitMembers(500*time.Millisecond, "b 232.1.1.1 10.32.0.8", "b ff3e::1 fd00:9::9")
+	source6(t, ssm6, unix.MCAST_LEAVE_SOURCE_GROUP, "ff3e::1", "fd00:9::9")
+	t.Logf("IPv6 SSM leave seen after %v", w.awaitMembers(500*time.Millisecond, "b 232.1.1.1 10.32.0.8"))
+
 	if err := w.v.Detach(spec.Name, "b"); err != nil {
 		t.Fatal(err)
 	}

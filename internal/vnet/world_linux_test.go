@@ -2,6 +2,7 @@ package vnet_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,16 +39,6 @@ type world struct {
 	frames  [][]byte // read from the uplink of spec
 	dev     tap.Device
 }
-
-var spec = vnet.Spec{Name: "weft", VNI: 0xabcde, MTU: 1400}
-
-type memory struct {
-	mu sync.Mutex
-	b  []byte
-}
-
-func (m *memory) Load() ([]byte, error) { m.mu.Lock(); defer m.mu.Unlock(); return m.b, nil }
-func (m *memory) Save(b []byte) error   { m.mu.Lock(); defer m.mu.Unlock(); m.b = b; return nil }
 
 func newNS(t *testing.T) netns.Namespace {
 	t.Helper()
@@ -158,14 +149,6 @@ func eventually(t *testing.T, within time.Duration, what string, f func() error)
 		case <-tick.C:
 		}
 	}
-}
-
-func mac(n byte) nl.MAC { return nl.MAC{2, 0, 0, 0, 0, n} }
-
-func ip4(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 32, 0, n}) }
-
-func ip6(n byte) netip.Addr {
-	return netip.MustParseAddr(fmt.Sprintf("fd00:9::%x", n))
 }
 
 // attach makes an attachment number n in a namespace of its own.
@@ -328,6 +311,19 @@ func received(t *testing.T, c *net.UDPConn, want string, within time.Duration) {
 			return
 		}
 	}
+}
+
+// source6 joins or leaves (S,G): struct group_source_req {interface, group, source} (RFC 3678 section 5.1).
+func source6(t *testing.T, c *net.UDPConn, option int, group, source string) {
+	t.Helper()
+	const storage = 128 // sizeof(struct sockaddr_storage)
+	req := make([]byte, 8+2*storage)
+	for i, a := range []string{group, source} {
+		sa := req[8+i*storage:]
+		binary.NativeEndian.PutUint16(sa, unix.AF_INET6)
+		copy(sa[8:], netip.MustParseAddr(a).AsSlice())
+	}
+	control(t, c, func(fd int) error { return unix.SetsockoptString(fd, unix.IPPROTO_IPV6, option, string(req)) })
 }
 
 // selective waits until the bridge selects by membership in both families: a frame of a

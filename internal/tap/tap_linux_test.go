@@ -1,0 +1,221 @@
+package tap
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"os/exec"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/netns"
+)
+
+// open makes a TAP that is up, in a network namespace of its own.
+func open(t testing.TB) (netns.Namespace, Device) {
+	t.Helper()
+	ns, err := netns.OS().New()
+	if err != nil {
+		t.Fatalf("this test needs root, to make a network namespace: %v", err)
+	}
+	t.Cleanup(func() { _ = ns.Close() })
+	var d Device
+	if err := ns.Do(func() error {
+		var err error
+		if d, err = Open("wu000001"); err != nil {
+			return err
+		}
+		for _, argv := range [][]string{
+			{"sysctl", "-qw", "net.ipv6.conf.wu000001.disable_ipv6=1"},
+			{"ip", "link", "set", "wu000001", "up", "arp", "off"},
+			{"ip", "addr", "add", "10.0.0.1/24", "dev", "wu000001"},
+		} {
+			if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+				return errors.Join(err, errors.New(string(out)))
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	return ns, d
+}
+
+func buffers(n int) ([][]byte, []int) {
+	bufs := make([][]byte, n)
+	for i := range bufs {
+		bufs[i] = make([]byte, 1518)
+	}
+	return bufs, make([]int, n)
+}
+
+// sender opens a packet socket, which puts frames on the wire as they are given.
+func sender(t testing.TB, ns netns.Namespace) func(frame []byte) {
+	t.Helper()
+	var fd int
+	to := &unix.SockaddrLinklayer{}
+	if err := ns.Do(func() error {
+		i, err := net.InterfaceByName("wu000001")
+		if err != nil {
+			return err
+		}
+		to.Ifindex = i.Index
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	return func(frame []byte) {
+		if err := unix.Sendto(fd, frame, 0, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func frame(n byte) []byte {
+	return append([]byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5}, bytes.Repeat([]byte{n}, 50)...)
+}
+
+func TestReadBatch(t *testing.T) {
+	ns, d := open(t)
+	send := sender(t, ns)
+	for i := range byte(5) {
+		send(frame(i))
+	}
+	bufs, sizes := buffers(3)
+	var got [][]byte
+	for len(got) < 5 {
+		n, err := d.Read(bufs, sizes)
+		if err != nil || n == 0 {
+			t.Fatalf("read: %d, %v", n, err)
+		}
+		if len(got) == 0 && n != 3 {
+			t.Errorf("first batch of %d frames, want 3", n)
+		}
+		for i := range n {
+			got = append(got, bytes.Clone(bufs[i][:sizes[i]]))
+		}
+	}
+	for i, b := range got {
+		if !bytes.Equal(b, frame(byte(i))) {
+			t.Errorf("frame %d: % x", i, b)
+		}
+	}
+	if n, err := d.Read(nil, nil); n != 0 || err != nil {
+		t.Errorf("no buffers: %d, %v", n, err)
+	}
+}
+
+func TestWrite(t *testing.T) {
+	ns, d := open(t)
+	var fd int
+	if err := ns.Do(func() error {
+		i, err := net.InterfaceByName("wu000001")
+		if err != nil {
+			return err
+		}
+		const all = 0x0300 // ETH_P_ALL, big-endian
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all); err != nil {
+			return err
+		}
+		return errors.Join(unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: i.Index}),
+			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2}))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	n, err := d.Write([][]byte{frame(1), {1, 2, 3}, frame(2)})
+	if n != 2 || err != nil || d.Refused() != 1 {
+		t.Errorf("wrote %d, %v, refused %d: want 2 and the short one refused", n, err, d.Refused())
+	}
+	b := make([]byte, 2048)
+	for i := range byte(2) {
+		n, _, err := unix.Recvfrom(fd, b, 0)
+		if err != nil || !bytes.Equal(b[:n], frame(i+1)) {
+			t.Fatalf("received % x, %v", b[:max(n, 0)], err)
+		}
+	}
+}
+
+func TestCloseEndsRead(t *testing.T) {
+	_, d := open(t)
+	done := make(chan error, 1)
+	go func() {
+		bufs, sizes := buffers(1)
+		for {
+			if _, err := d.Read(bufs, sizes); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-done:
+		if !errors.Is(err, net.ErrClosed) {
+			t.Errorf("read: %v", err)
+		}
+	case <-time.After(2 * time.Second):
+		t.Error("read is still blocked")
+	}
+	if _, err := d.Write([][]byte{frame(1)}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("write: %v", err)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	ns, _ := open(t)
+	if err := ns.Do(func() error {
+		for _, name := range []string{"", "a-name-that-is-too-long", "wu000001"} { // the last one is in use
+			if d, err := Open(name); err == nil {
+				t.Errorf("%q was opened", name)
+				_ = d.Close()
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNoAllocations(t *testing.T) {
+	ns, d := open(t)
+	send := sender(t, ns)
+	bufs, sizes := buffers(4)
+	out := [][]byte{frame(1), frame(2)}
+	if n := testing.AllocsPerRun(100, func() {
+		send(out[0])
+		if _, err := d.Read(bufs, sizes); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 1 { // one is the test's own, in Sendto
+		t.Errorf("Read allocates: %v", n)
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := d.Write(out); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("Write allocates: %v", n)
+	}
+}
+
+func BenchmarkWrite(b *testing.B) {
+	_, d := open(b)
+	out := make([][]byte, 64)
+	for i := range out {
+		out[i] = frame(byte(i))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := d.Write(out); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
