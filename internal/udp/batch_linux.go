@@ -243,7 +243,7 @@ func putSegment(ctl *[controlSpace]byte, size int) int {
 	h := (*unix.Cmsghdr)(unsafe.Pointer(ctl))
 	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
 	h.SetLen(unix.CmsgLen(2))
-	*(*uint16)(unsafe.Pointer(&ctl[unix.CmsgLen(0)])) = uint16(min(size, 1<<16-1))
+	binary.NativeEndian.PutUint16(ctl[unix.CmsgLen(0):], uint16(min(size, 1<<16-1)))
 	return unix.CmsgSpace(2)
 }
 
@@ -256,7 +256,7 @@ func segment(ctl []byte) int {
 	if h.Level != unix.SOL_UDP || h.Type != unix.UDP_GRO || uint64(h.Len) < uint64(unix.CmsgLen(4)) {
 		return 0
 	}
-	return int(*(*int32)(unsafe.Pointer(&ctl[unix.CmsgLen(0)])))
+	return max(0, int(int32(binary.NativeEndian.Uint32(ctl[unix.CmsgLen(0):]))))
 }
 
 // closed strips what the net package wraps around net.ErrClosed, so that the text stays short.

@@ -1,7 +1,14 @@
 package udp
 
 import (
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
 	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // A kernel that coalesces and segments: one message out, one in, of many datagrams.
@@ -101,4 +108,81 @@ func roundTrip(t testing.TB, w Writer, c Conn, out, in []Message) {
 		}
 		got += n
 	}
+}
+
+// A joined group is heard, another is not, and neither is one's own voice.
+func TestGroups(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Fatal("this test makes a network namespace: run it as root")
+	}
+	runtime.LockOSThread() // never unlocked: the namespace goes with the thread
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal("unshare:", err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "e0"}, PeerName: "e1"}))
+	index := map[string]int{}
+	for i, name := range []string{"e0", "e1"} {
+		l, err := netlink.LinkByName(name)
+		must(err)
+		must(netlink.LinkSetUp(l))
+		index[name] = l.Attrs().Index
+		for _, a := range []string{"192.0.2.%d/24", "2001:db8::%d/64"} {
+			addr, err := netlink.ParseAddr(fmt.Sprintf(a, i+1))
+			must(err)
+			if addr.IP.To4() == nil {
+				addr.Flags = unix.IFA_F_NODAD
+			}
+			must(netlink.AddrAdd(l, addr))
+		}
+		// Both ends are in one namespace: a source that is one's own address is no error here.
+		must(os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/accept_local", []byte("1"), 0o644))
+		must(os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/rp_filter", []byte("0"), 0o644))
+	}
+	a, _ := open(t, Options{Interface: index["e0"]})
+	b, port := open(t, Options{})
+	for _, g := range []string{"239.1.2.3", "ff15::1:2:3"} {
+		group := netip.MustParseAddr(g)
+		other := group.Next()
+		must(b.Join(group, index["e1"]))
+		if n, err := a.WriteBatch([]Message{{Buf: []byte("other"), Addr: netip.AddrPortFrom(other, port)}, {Buf: []byte("group"), Addr: netip.AddrPortFrom(group, port)}}); n != 2 || err != nil {
+			t.Fatalf("%s: wrote %d, %v: %+v", g, n, err, a.Stats())
+		}
+		if m := readN(t, b, 1, 100)[0]; string(m.Buf[:m.N]) != "group" {
+			t.Errorf("%s: heard %q", g, m.Buf[:m.N])
+		}
+		must(b.Leave(group, index["e1"]))
+		if err := b.Leave(group, index["e1"]); err == nil {
+			t.Errorf("%s: left twice", g)
+		}
+	}
+	if err := b.Join(netip.MustParseAddr("192.0.2.1"), index["e1"]); err == nil {
+		t.Error("joined an address that is no group")
+	}
+	if s := a.Stats(); s.RxMessages != 0 || s.RxDrops != 0 {
+		t.Errorf("the sender heard itself: %+v", s)
+	}
+}
+
+// Whatever stands in a control buffer, reading it stays inside.
+func FuzzSegment(f *testing.F) {
+	var good [controlSpace]byte
+	putSegment(&good, 1200)
+	f.Add(good[:])
+	f.Add(good[:3])
+	f.Add([]byte{})
+	gro := good
+	gro[12] = unix.UDP_GRO
+	gro[0] = byte(unix.CmsgLen(4))
+	f.Add(gro[:])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if n := segment(b); n != 0 && len(b) < unix.CmsgLen(4) {
+			t.Errorf("segment %d of %d bytes", n, len(b))
+		}
+	})
 }
