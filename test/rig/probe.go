@@ -28,6 +28,10 @@ func program() bool {
 		fatal(hear(os.Args[1], os.Args[2]))
 	case "say":
 		fatal(say(os.Args[1], os.Args[2], os.Args[3]))
+	case "storm":
+		fatal(storm(os.Args[1], os.Args[2], os.Args[3], os.Args[4]))
+	case "tcp":
+		fatal(dialAndSend(os.Args[1], os.Args[2]))
 	case "answer":
 		fatal(answer())
 	case "ask":

@@ -13,6 +13,7 @@ import (
 func TestMain(m *testing.M) { Main(m) }
 
 func TestCloudCarriesUnicastOnly(t *testing.T) {
+	t.Parallel()
 	w := New(t)
 	u := w.Cloud()
 	h1, h2 := u.Host("h1"), u.Host("h2")
@@ -31,6 +32,7 @@ func TestCloudCarriesUnicastOnly(t *testing.T) {
 }
 
 func TestLANCarriesMulticastUnlessDropped(t *testing.T) {
+	t.Parallel()
 	group := netip.MustParseAddrPort("239.255.77.77:7777")
 	w := New(t)
 	u := w.LAN(LANOptions{})
@@ -47,6 +49,7 @@ func TestLANCarriesMulticastUnlessDropped(t *testing.T) {
 }
 
 func TestNATLetsNothingIn(t *testing.T) {
+	t.Parallel()
 	w := New(t)
 	u := w.Cloud()
 	out := u.Host("h1")
@@ -85,6 +88,7 @@ s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(("",6783)); s.sendto(b
 }
 
 func TestFaultsComeAndGo(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"cloud", "lan"} {
 		t.Run(kind, func(t *testing.T) {
 			w := New(t)
@@ -162,6 +166,7 @@ func (c *Capture) mustSee(t *testing.T, act func()) {
 }
 
 func TestCorruptedDatagramsArrive(t *testing.T) {
+	t.Parallel()
 	w := New(t)
 	u := w.LAN(LANOptions{})
 	h1, h2 := u.Host("h1"), u.Host("h2")
@@ -177,6 +182,7 @@ func TestCorruptedDatagramsArrive(t *testing.T) {
 }
 
 func TestCaptureFindsPayload(t *testing.T) {
+	t.Parallel()
 	w := New(t)
 	u := w.Cloud()
 	h1, h2 := u.Host("h1"), u.Host("h2")
@@ -201,6 +207,7 @@ func TestCaptureFindsPayload(t *testing.T) {
 }
 
 func TestProcessLines(t *testing.T) {
+	t.Parallel()
 	w := New(t)
 	h := w.Cloud().Host("h1")
 	p := h.Start("sh", "-c", `while read -r l; do echo "got $l"; done; echo end; exit 3`)
@@ -221,6 +228,7 @@ func TestProcessLines(t *testing.T) {
 
 // TestSweeperOutlivesTheTest: a test process that dies, whatever of, leaves nothing.
 func TestSweeperOutlivesTheTest(t *testing.T) {
+	t.Parallel()
 	const child = "WEFT_RIG_CHILD"
 	if os.Getenv(child) != "" {
 		w := New(t)
@@ -250,4 +258,43 @@ func TestSweeperOutlivesTheTest(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestStormReachesAndTCPTells: the storm is sent as counted, holds replays of what was recorded, and the TCP program
+// tells an answer from silence.
+func TestStormReachesAndTCPTells(t *testing.T) {
+	t.Parallel()
+	w := New(t)
+	u := w.Cloud()
+	h1, h2 := u.Host("h1"), u.Host("h2")
+	c := u.Capture(h2)
+	Reached(t, h1, h2, h2.IP, 10, 100)
+	Eventually(t, 2*time.Second, func() error {
+		if n := len(c.Datagrams(100)); n != 20 {
+			return fmt.Errorf("%d datagrams recorded, want 10 questions and 10 answers", n)
+		}
+		return nil
+	})
+	recorded := c.Datagrams(5)
+	if len(recorded) != 5 || !strings.Contains(string(recorded[0]), "weft rig asks") {
+		t.Fatalf("recorded %q", recorded)
+	}
+	Storm(t, h1, h2.IP.String()+":9999", 2000, 1, recorded)
+	Eventually(t, 2*time.Second, func() error {
+		if n := c.Count("udp and dst port 9999"); n < 1900 { // a capture may lose some
+			return fmt.Errorf("%d datagrams of a storm of 2000 seen", n)
+		}
+		return nil
+	})
+	echo := h2.Start("/usr/bin/python3", "-c", `import socket
+s=socket.create_server(("",9998)); print("ready",flush=True)
+while True:
+    c,_=s.accept(); c.send(c.recv(99)); c.close()`)
+	echo.ExpectLine("ready", 5*time.Second)
+	if n, ok := DialAndSend(t, h1, h2.IP.String()+":9998", []byte("12345")); n != 5 || !ok {
+		t.Errorf("%d bytes came back, accepted %v; want 5", n, ok)
+	}
+	if n, ok := DialAndSend(t, h1, h2.IP.String()+":9997", nil); n != 0 || ok {
+		t.Errorf("nobody listens, yet %d bytes came back, accepted %v", n, ok)
+	}
 }
