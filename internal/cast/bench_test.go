@@ -128,13 +128,18 @@ func TestDownlinkDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// discard is a TAP that swallows frames.
+// discard is a TAP that swallows frames, or refuses all.
 type discard struct {
 	*fakeTAP
-	frames int
+	frames  int
+	refuse  bool
+	failing error
 }
 
 func (d *discard) Write(bufs [][]byte) (int, error) {
+	if d.refuse || d.failing != nil {
+		return 0, d.failing
+	}
 	d.frames += len(bufs)
 	return len(bufs), nil
 }
