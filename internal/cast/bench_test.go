@@ -20,7 +20,7 @@ func newBench(tb testing.TB, receivers int) (*uplink, *network, *sink) {
 	w := &sink{}
 	e, err := New(Config{Self: idOf(200), NewWriter: func() PacketWriter { return w }, Send: func(ident.HostID, []byte) error { return nil }})
 	check(tb, err)
-	check(tb, e.AddNetwork(testVNI, newTAP(), 1400))
+	check(tb, e.AddNetwork(testVNI, newTAP(), MaxMTU))
 	tb.Cleanup(func() { check(tb, e.Close()) })
 	in := fdb.Input{VNI: testVNI, Self: e.cfg.Self, Counters: e.Counters()}
 	for i := 1; i <= receivers; i++ {

@@ -382,6 +382,18 @@ func TestRemovalChangesKey(t *testing.T) {
 	})
 }
 
+// A host that is not of the network any more cannot send to it, although its key was known.
+func TestRemovedHostIsNotHeard(t *testing.T) {
+	inRig(t, 2, func(t *testing.T, r *rig) {
+		r.host(1).members(join(2, "239.1.1.1"))
+		check(t, r.host(2).eng.SetHosts(testVNI, nil))
+		r.host(1).tap.in <- multicast(1, "239.1.1.1", 100)
+		synctest.Wait()
+		r.host(2).want("group of a removed host")
+		r.host(2).wantDrop("unknown_key", 1)
+	})
+}
+
 func TestNetworksComeAndGo(t *testing.T) {
 	inRig(t, 1, func(t *testing.T, r *rig) {
 		e := r.host(1).eng

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weft-net/weft/internal/frag"
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/link"
 	"github.com/weft-net/weft/internal/seal"
 	"github.com/weft-net/weft/internal/wire"
 )
@@ -43,7 +44,9 @@ func (c *checker) WriteBatch(ps []Packet) (int, error) {
 		if err != nil {
 			c.t.Fatalf("group packet: %v", err)
 		}
-		if _, ok := c.parts[who].Add(time.Unix(0, 0), plain); ok {
+		if plain[0] == wire.KindFrame {
+			c.whole[who]++
+		} else if _, ok := c.parts[who].Add(time.Unix(0, 0), plain); ok {
 			c.whole[who]++
 		}
 	}
@@ -52,31 +55,38 @@ func (c *checker) WriteBatch(ps []Packet) (int, error) {
 
 // More packets than arenas and batches hold: none is overwritten before it is written.
 func TestArenasAreNotReusedTooSoon(t *testing.T) {
-	u, nw, _ := newBench(t, 16)
-	// One session for all, as the relay sees it.
-	s, err := seal.NewLinkSealer(seal.SuiteAES, make([]byte, 32), 1, 0)
-	check(t, err)
-	for _, p := range nw.table.Load().Lookup(multicast(200, "239.1.1.1", 60)).To {
-		path := *p.Path()
-		if path.Relay != nil {
-			relay := *path.Relay
-			relay.Hop = s
-			path.Relay = &relay
+	for _, c := range []struct{ receivers, size int }{
+		{16, 1350}, // whole, in envelopes
+		{16, 1414}, // in two fragments
+		{1, 9014},  // in seven, direct
+	} {
+		u, nw, _ := newBench(t, c.receivers)
+		hop, err := seal.NewLinkSealer(seal.SuiteAES, make([]byte, 32), 1, 0)
+		check(t, err)
+		for _, p := range nw.table.Load().Lookup(multicast(200, "239.1.1.1", 60)).To {
+			if p.ID == idOf(1) {
+				continue
+			}
+			path := *p.Path()
+			path.Relay, path.Payload = &link.Relay{Host: idOf(1), Hop: hop}, 1472-wire.RelayTotal
 			p.SetPath(&path)
 		}
-	}
-	hop, err := seal.NewOpener(seal.SuiteAES, make([]byte, 32))
-	check(t, err)
-	c := &checker{t: t, suite: u.e.cfg.Suite, key: nw.keys.current.key[:], hop: hop, byHost: map[string]*seal.Opener{}, parts: map[string]*frag.Assembler{}, whole: map[string]int{}}
-	u.w = c
-	u.load(multicast(200, "239.1.1.1", 1414), batchFrames)
-	u.batch(batchFrames, time.Now())
-	if len(c.whole) != 16 {
-		t.Errorf("%d receivers, want 16", len(c.whole))
-	}
-	for who, n := range c.whole {
-		if n != batchFrames {
-			t.Errorf("%x got %d frames, want %d", who, n, batchFrames)
+		opener, err := seal.NewOpener(seal.SuiteAES, make([]byte, 32))
+		check(t, err)
+		w := &checker{
+			t: t, suite: u.e.cfg.Suite, key: nw.keys.current.key[:], hop: opener,
+			byHost: map[string]*seal.Opener{}, parts: map[string]*frag.Assembler{}, whole: map[string]int{},
+		}
+		u.w = w
+		u.load(multicast(200, "239.1.1.1", c.size), batchFrames)
+		u.batch(batchFrames, time.Now())
+		if len(w.whole) != c.receivers {
+			t.Errorf("%d receivers, want %d", len(w.whole), c.receivers)
+		}
+		for who, n := range w.whole {
+			if n != batchFrames {
+				t.Errorf("%x got %d frames of %d, want %d", who, n, c.size, batchFrames)
+			}
 		}
 	}
 }

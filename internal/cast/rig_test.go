@@ -156,11 +156,11 @@ func newRig(t *testing.T, n, mtu int, change func(*Config)) *rig {
 		check(t, eng.AddNetwork(testVNI, h.tap, mtu))
 	}
 	for _, h := range r.hosts {
-		go h.read()
-	}
-	for _, h := range r.hosts {
 		check(t, h.eng.SetHosts(testVNI, r.ids()))
 		h.members()
+	}
+	for _, h := range r.hosts {
+		go h.read()
 	}
 	return r
 }
