@@ -30,6 +30,7 @@ type downlink struct {
 	waiting atomic.Bool // the inbox has something
 	inboxMu sync.Mutex
 	inbox   []ringChange
+	stale   bool // assemblers shall forget what is old
 }
 
 // recvKey opens group packets of one sender key.
@@ -49,11 +50,19 @@ func (d *downlink) init(e *Engine) {
 
 // tell hands a change of keys to the reader.
 func (d *downlink) tell(c ringChange) {
-	if c.add == nil && len(c.remove) == 0 && !c.sweep {
+	if c.add == nil && len(c.remove) == 0 {
 		return
 	}
 	d.inboxMu.Lock()
 	d.inbox = append(d.inbox, c)
+	d.inboxMu.Unlock()
+	d.waiting.Store(true)
+}
+
+// tellStale has the reader forget fragments that are old.
+func (d *downlink) tellStale() {
+	d.inboxMu.Lock()
+	d.stale = true
 	d.inboxMu.Unlock()
 	d.waiting.Store(true)
 }
@@ -227,15 +236,15 @@ func (d *downlink) flush() {
 func (d *downlink) drain() {
 	d.waiting.Store(false)
 	d.inboxMu.Lock()
-	inbox := d.inbox
-	d.inbox = nil
+	inbox, stale := d.inbox, d.stale
+	d.inbox, d.stale = nil, false
 	d.inboxMu.Unlock()
+	if stale {
+		d.sweep()
+	}
 	for _, c := range inbox {
 		for _, id := range c.remove {
 			delete(d.keys, id)
-		}
-		if c.sweep {
-			d.sweep()
 		}
 		if c.add == nil {
 			continue

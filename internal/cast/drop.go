@@ -34,26 +34,26 @@ const (
 )
 
 var dropNames = [numDrops - drop(fdb.NumDrops)]string{
-	"no_table",          // the network has no table yet
-	"too_big",           // longer than the network's MTU allows
-	"rate_limit",        // broadcast and link-local groups beyond the network's rate
-	"no_path",           // the receiver has no path now (a copy)
-	"key_spent",         // the key sealed its budget and no other is there
-	"seal_failed",       // any other failure of sealing
-	"send_refused",      // the kernel refused the packet (a copy)
-	"tap_failed",        // the uplink is closed
-	"tap_refused",       // the kernel refused the frame
-	"short_packet",      // less than headers and tag
-	"forged",            // did not open under its key
-	"replay",            // a duplicate, or too old
-	"unknown_key",       // the sender key never came
-	"kind",              // no frame inside
-	"no_network",        // this host does not have the network
-	"wrong_vni",         // the frame is of another network than its sender key
-	"not_of_network",    // the sender does not have the network
-	"fragment",          // a fragment that fits nowhere
-	"key_message",       // a key message that is none
-	"sender_key_refuse", // a sender key that must not be taken
+	"no_table",           // the network has no table yet
+	"too_big",            // longer than the network's MTU allows
+	"rate_limit",         // broadcast and link-local groups beyond the network's rate
+	"no_path",            // the receiver has no path now (a copy)
+	"key_spent",          // the key sealed its budget and no other is there
+	"seal_failed",        // any other failure of sealing
+	"send_refused",       // the kernel refused the packet (a copy)
+	"tap_failed",         // the uplink is closed
+	"tap_refused",        // the kernel refused the frame
+	"short_packet",       // less than headers and tag
+	"forged",             // did not open under its key
+	"replay",             // a duplicate, or too old
+	"unknown_key",        // the sender key never came
+	"kind",               // no frame inside
+	"no_network",         // this host does not have the network
+	"wrong_vni",          // the frame is of another network than its sender key
+	"not_of_network",     // the sender does not have the network
+	"fragment",           // a fragment that fits nowhere
+	"key_message",        // a key message that is none
+	"sender_key_refused", // a sender key that must not be taken
 }
 
 // String returns the counter's name.

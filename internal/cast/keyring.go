@@ -48,7 +48,6 @@ type ringKey struct {
 type ringChange struct {
 	add    *recvKey
 	remove []uint64
-	sweep  bool // let assemblers forget what is old
 }
 
 func newKeyRing() *keyRing {
