@@ -8,16 +8,19 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
-	"time"
 
 	"github.com/weft-net/weft/internal/cast"
 	"github.com/weft-net/weft/internal/guard"
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/ipam"
+	"github.com/weft-net/weft/internal/netmon"
 	"github.com/weft-net/weft/internal/netns"
 	"github.com/weft-net/weft/internal/nl"
+	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/udp"
 	"github.com/weft-net/weft/internal/vnet"
+	"github.com/weft-net/weft/internal/wire"
 )
 
 // persister keeps blocks of the state tables in files.
@@ -63,12 +66,12 @@ func (s *System) newCast(self ident.HostID) (*cast.Engine, error) {
 }
 
 func (s *System) newVNet() (*vnet.VNet, error) {
-	host, err := netns.Current()
+	host, err := netns.OS().Current()
 	if err != nil {
 		return nil, err
 	}
 	return vnet.New(vnet.Config{
-		Host: host, NL: nl.Kernel(), Netns: netns.Kernel(), Guard: s.guard, Store: attachStore{s.dir}, Log: s.log,
+		Host: host, NL: nl.OS(), Netns: netns.OS(), Guard: s.guard, Store: attachStore{s.dir}, Log: s.log,
 		OnMembers: s.onMembers, OnGone: s.onGone,
 	})
 }
@@ -209,8 +212,134 @@ func (k *keyedLocks) lock(name string) (unlock func()) {
 
 // underlay caches this host's own addresses; the kernel tells when they change.
 type underlay struct {
-	mu    sync.Mutex // guards all
+	mon netmon.Monitor
+	log *slog.Logger
+
+	mu    sync.Mutex // guards all down to the line
 	addrs []netip.Addr
 	mtus  map[netip.Addr]int
-	read  time.Time
+	// ---
+}
+
+// maxMTUs bounds the cache of path MTUs.
+const maxMTUs = 4096
+
+func newUnderlay(ctx context.Context, log *slog.Logger) (*underlay, error) {
+	u := &underlay{mon: netmon.System(), log: log}
+	changed, err := u.mon.Watch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := u.read(); err != nil {
+		return nil, err
+	}
+	go func() {
+		for range changed {
+			if err := u.read(); err != nil {
+				log.Error("own addresses not read", "err", err)
+			}
+		}
+	}()
+	return u, nil
+}
+
+func (u *underlay) read() error {
+	list, err := u.mon.Addrs()
+	if err != nil {
+		return err
+	}
+	var addrs []netip.Addr
+	for _, a := range list {
+		addrs = append(addrs, a.IP)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.addrs, u.mtus = addrs, map[netip.Addr]int{}
+	return nil
+}
+
+func (u *underlay) Endpoints() []netip.Addr {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.addrs
+}
+
+func (u *underlay) MTU(to netip.Addr) int {
+	u.mu.Lock()
+	v, ok := u.mtus[to]
+	u.mu.Unlock()
+	if ok || !to.IsValid() {
+		return v
+	}
+	v, err := u.mon.PathMTU(to)
+	if err != nil {
+		return 0
+	}
+	u.mu.Lock()
+	if len(u.mtus) < maxMTUs {
+		u.mtus[to] = v
+	}
+	u.mu.Unlock()
+	return v
+}
+
+func (s *System) routes() ([]netip.Prefix, error) {
+	list, err := netmon.System().Routes()
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Prefix
+	for _, r := range list {
+		out = append(out, r.Prefix)
+	}
+	return out, nil
+}
+
+// advertised reads --advertise.
+func (s *System) advertised() ([]netip.AddrPort, error) {
+	if s.cfg.Advertise == "" {
+		return nil, nil
+	}
+	if a, err := netip.ParseAddr(s.cfg.Advertise); err == nil {
+		return []netip.AddrPort{netip.AddrPortFrom(a.Unmap(), uint16(s.cfg.Port))}, nil
+	}
+	ap, err := netip.ParseAddrPort(s.cfg.Advertise)
+	if err != nil {
+		return nil, usage{fmt.Errorf("--advertise %q: want IP or IP:PORT", s.cfg.Advertise)}
+	}
+	return []netip.AddrPort{netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())}, nil
+}
+
+func (s *System) newIPAM(self ident.HostID) *ipam.Service {
+	return ipam.New(ipam.Config{
+		Self: self, Log: s.log,
+		Publish: func(scope uint32, puts map[string][]byte, dels []string) error {
+			return s.mesh.Publish(scope, puts, dels)
+		},
+		Ask: func(to ident.HostID, body []byte) error {
+			return s.mesh.Send(to, append([]byte{wire.KindShare}, body...))
+		},
+		Alive: func(id ident.HostID) bool { p := s.mesh.Peer(id); return p != nil && p.Path() != nil },
+		Name:  func(id ident.HostID) string { return s.hostNames()[id] },
+		InUse: s.inUse,
+	})
+}
+
+// inUse returns the IPv4 addresses of all known attachments of a network.
+func (s *System) inUse(vni uint32) []netip.Addr {
+	var out []netip.Addr
+	_ = s.mesh.View(func(t *state.Tables) {
+		for i := range t.All(state.Scope(vni), keyAttach) {
+			_, a, err := decodeAttachment(i.Key, i.Value)
+			if err != nil {
+				continue
+			}
+			for _, p := range a.IPs {
+				if p.Addr().Is4() {
+					out = append(out, p.Addr())
+				}
+			}
+		}
+	})
+	return out
 }

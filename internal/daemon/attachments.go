@@ -12,6 +12,7 @@ import (
 
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/netns"
 	"github.com/weft-net/weft/internal/nl"
 	"github.com/weft-net/weft/internal/vnet"
@@ -56,7 +57,7 @@ func (s *System) attach(ctx context.Context, r api.Attach) (api.Attachment, erro
 	if err != nil {
 		return api.Attachment{}, err
 	}
-	spec.MAC, spec.IPs = nl.MAC(addr.MAC), []netip.Prefix{addr.IP4, addr.IP6}
+	spec.MAC, spec.IPs = nl.MAC(addr.MAC), []netip.Prefix{addr.IP4, ipam.IP6(n.def.Subnet6, addr.IP4.Addr())}
 	a, err := s.vnet.Attach(ctx, spec)
 	if err != nil {
 		err = errors.Join(err, s.ipam.Release(n.vni, r.Name))
@@ -103,9 +104,11 @@ func (s *System) spec(r api.Attach) (vnet.AttachSpec, error) {
 		}
 	}
 	if spec.Netns != "" && r.Kind == api.KindNetns {
-		if err := netns.Check(spec.Netns); err != nil {
+		ns, err := netns.OS().Path(spec.Netns)
+		if err != nil {
 			return spec, api.Errorf(api.CodeInvalid, "%w", err)
 		}
+		_ = ns.Close()
 	}
 	return spec, nil
 }

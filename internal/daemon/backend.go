@@ -491,8 +491,9 @@ func (s *System) drops() map[string]uint64 {
 		}
 	}
 	st := s.conn.Stats()
-	for k, v := range st.Drops() {
-		out["socket_"+k] = v
+	out["socket_rx_full"], out["socket_rx_truncated"] = st.RxDrops, st.RxTruncated
+	for k, v := range st.TxErrors {
+		out["socket_tx_"+k] = v
 	}
 	return out
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/mesh"
+	"github.com/weft-net/weft/internal/seal"
 	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/udp"
@@ -74,6 +75,8 @@ type System struct {
 	wipe     bool // leave: the state directory goes, too
 	// ---
 
+	met map[ident.HostID]*seal.Sealer // owned by spread: the session in which a host was last greeted
+
 	inboxMu sync.Mutex
 	inbox   inbox
 	wake    chan struct{}
@@ -87,7 +90,7 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	}
 	s := &System{
 		cfg: cfg, version: o.Version, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1),
-		defs: map[string]*definition{}, networks: map[uint32]*network{}, troubles: map[string]string{},
+		defs: map[string]*definition{}, networks: map[uint32]*network{}, troubles: map[string]string{}, met: map[ident.HostID]*seal.Sealer{},
 	}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	defer s.cancel()
@@ -205,9 +208,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 	if s.vnet, err = s.newVNet(); err != nil {
 		return err
 	}
-	if s.ipam, err = s.newIPAM(keys.ID()); err != nil {
-		return err
-	}
+	s.ipam = s.newIPAM(keys.ID())
 	if s.cast, err = s.newCast(keys.ID()); err != nil {
 		return err
 	}
@@ -270,8 +271,12 @@ func (s *System) start(founding bool) error {
 	if err := s.guard.start(s.ctx); err != nil {
 		return err
 	}
-	if err := s.vnet.Reconcile(s.ctx); err != nil {
+	report, err := s.vnet.Reconcile(s.ctx)
+	if err != nil {
 		return err
+	}
+	if len(report.Adopted)+len(report.Lost)+len(report.Removed) > 0 {
+		s.log.Info("found from an earlier run", "adopted", len(report.Adopted), "ended", len(report.Lost), "removed", report.Removed)
 	}
 	if err := s.mesh.Start(); err != nil {
 		return err
@@ -305,7 +310,7 @@ func (s *System) replay() {
 			}
 		}
 	})
-	s.digest(inbox{changes: all, hosts: true})
+	s.digest(inbox{changes: all})
 	s.restoreAttachments()
 }
 
@@ -379,7 +384,8 @@ func (s *System) down(ctx context.Context, d api.Down) error {
 	}
 	var errs []error
 	if d.Clean || d.Leave {
-		errs = append(errs, s.vnet.Clean(), s.guard.remove())
+		_, err := s.vnet.Clean()
+		errs = append(errs, err, s.guard.remove())
 	}
 	if d.Leave {
 		errs = append(errs, s.mesh.Quit())

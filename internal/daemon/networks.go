@@ -26,7 +26,6 @@ type definition struct {
 	name     string
 	rec      networkRecord  // the copy that stands
 	subnets  []netip.Prefix // of all copies
-	creators []ident.HostID // of subnets, one by one
 	hosts    []ident.HostID // that have it
 	conflict string
 }
@@ -84,7 +83,7 @@ func (s *System) readDefinitions() {
 	}
 	for _, d := range defs {
 		for _, sub := range d.subnets {
-			s.ipam.AddSubnet(d.rec.VNI, sub, d.creatorOf(sub))
+			s.ipam.AddSubnet(d.rec.VNI, sub)
 		}
 	}
 	s.retryNetworks()
@@ -106,7 +105,6 @@ func (d *definition) merge(writer ident.HostID, rec networkRecord, alive bool) {
 	}
 	if !slices.Contains(d.subnets, rec.Subnet) {
 		d.subnets = append(d.subnets, rec.Subnet)
-		d.creators = append(d.creators, rec.Creator)
 	}
 }
 
@@ -189,6 +187,11 @@ func (s *System) takeUp(ctx context.Context, name string) (*network, error) {
 	if err := s.cast.AddNetwork(n.vni, dev, cluster.MTU); err != nil {
 		_ = dev.Close()
 		return nil, fmt.Errorf("network %s: %w", name, err)
+	}
+	if d.rec.Rate > 0 {
+		if err := s.cast.SetRate(n.vni, d.rec.Rate); err != nil {
+			return nil, err
+		}
 	}
 	s.mu.Lock()
 	s.networks[n.vni] = n
@@ -360,6 +363,14 @@ func (s *System) remove(name string) error {
 	case name == defaultNetwork:
 		return api.Errorf(api.CodeRefused, "network %s is the default one, which every host has", name)
 	}
+	for _, a := range s.vnet.Attachments() {
+		if a.VNI == n.vni {
+			return api.Errorf(api.CodeConflict, "network %s has attachments here, %s for one", name, a.Name).WithHint("weft attachments lists them; weft detach removes one")
+		}
+	}
+	if err := s.ipam.Leave(s.ctx, n.vni); err != nil {
+		return fmt.Errorf("network %s: %w", name, err)
+	}
 	if err := s.vnet.Remove(n.vni); err != nil {
 		if errors.Is(err, vnet.ErrInUse) {
 			return api.Errorf(api.CodeConflict, "network %s has attachments here", name).WithHint("weft attachments lists them; weft detach removes one")
@@ -369,7 +380,7 @@ func (s *System) remove(name string) error {
 	s.mu.Lock()
 	delete(s.networks, n.vni)
 	s.mu.Unlock()
-	err := errors.Join(s.cast.RemoveNetwork(n.vni), s.ipam.Leave(n.vni), s.mesh.Publish(0, nil, []string{keyNetwork + name}), s.mesh.Release(n.vni))
+	err := errors.Join(s.cast.RemoveNetwork(n.vni), s.mesh.Publish(0, nil, []string{keyNetwork + name}), s.mesh.Release(n.vni))
 	s.readDefinitions()
 	return err
 }
@@ -387,8 +398,4 @@ func (s *System) checkRange(p netip.Prefix) error {
 		return api.Errorf(api.CodeConflict, "%w", err).WithHint("choose another --range at founding or --subnet, or --force to go on")
 	}
 	return nil
-}
-
-func (d *definition) creatorOf(sub netip.Prefix) ident.HostID {
-	return d.creators[slices.Index(d.subnets, sub)]
 }

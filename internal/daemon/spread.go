@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/weft-net/weft/internal/fdb"
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/nl"
 	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/vnet"
@@ -16,10 +18,13 @@ import (
 // settleTime gathers changes that come together: a joining host's whole table, a burst of joins.
 const settleTime = 10 * time.Millisecond
 
+// castTick is how often sender keys are looked after: offers are repeated after 200 ms.
+const castTick = 100 * time.Millisecond
+
 // inbox is what the mesh's loop tells: it must never wait for us, nor we for it.
 type inbox struct {
 	changes []state.Change
-	hosts   bool // somebody's liveness or reachability changed
+	hosts   map[ident.HostID]bool // whose liveness, reachability or session changed
 }
 
 func (s *System) onChanged(cs []state.Change) {
@@ -29,9 +34,12 @@ func (s *System) onChanged(cs []state.Change) {
 	s.poke()
 }
 
-func (s *System) onHost(ident.HostID) {
+func (s *System) onHost(id ident.HostID) {
 	s.inboxMu.Lock()
-	s.inbox.hosts = true
+	if s.inbox.hosts == nil {
+		s.inbox.hosts = map[ident.HostID]bool{}
+	}
+	s.inbox.hosts[id] = true
 	s.inboxMu.Unlock()
 	s.poke()
 }
@@ -46,16 +54,20 @@ func (s *System) poke() {
 // spread turns the shared state into what this host's kernel and datapath do. It is the one
 // goroutine that builds forwarding tables.
 func (s *System) spread() {
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(castTick)
 	defer tick.Stop()
+	var second time.Time
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case now := <-tick.C:
 			s.cast.Tick(now)
-			s.ipam.Tick(now)
-			s.retryNetworks()
+			if now.Sub(second) >= time.Second {
+				second = now
+				s.ipam.Tick(now)
+				s.retryNetworks()
+			}
 			continue
 		case <-s.wake:
 		}
@@ -80,7 +92,7 @@ func (s *System) digest(in inbox) {
 	defs := false
 	for _, c := range in.changes {
 		switch {
-		case strings.HasPrefix(c.Key, ipamPrefix):
+		case strings.HasPrefix(c.Key, ipam.KeyPrefix):
 			s.ipam.OnChange(uint32(c.Scope), c.Writer, c.Key, c.Value, c.Gone)
 		case c.Scope != state.Cluster:
 			dirty[uint32(c.Scope)] = true
@@ -91,9 +103,25 @@ func (s *System) digest(in inbox) {
 	if defs {
 		s.readDefinitions()
 	}
+	s.meet(in.hosts)
 	for _, n := range s.localNetworks() {
-		if defs || in.hosts || dirty[n.vni] {
+		if defs || len(in.hosts) > 0 || dirty[n.vni] {
 			s.rebuild(n)
+		}
+	}
+}
+
+// meet greets hosts with which a session is new: they may have restarted and lost our sender keys.
+func (s *System) meet(hosts map[ident.HostID]bool) {
+	for id := range hosts {
+		p := s.mesh.Peer(id)
+		if p == nil || p.Path() == nil {
+			delete(s.met, id)
+			continue
+		}
+		if key := p.Path().Session; s.met[id] != key {
+			s.met[id] = key
+			s.cast.HostUp(id)
 		}
 	}
 }
@@ -112,7 +140,7 @@ func (s *System) look(n *network) view {
 	alive := s.aliveHosts()
 	_ = s.mesh.View(func(t *state.Tables) {
 		for i := range t.All(state.Cluster, keyNetwork+n.name) {
-			if i.Key == keyNetwork+n.name && alive[i.Writer] {
+			if i.Key == keyNetwork+n.name { // the dead too: their return needs no new key
 				v.having = append(v.having, i.Writer)
 			}
 		}
@@ -159,11 +187,15 @@ func (s *System) look(n *network) view {
 func (s *System) rebuild(n *network) {
 	v := s.look(n)
 	self := s.mesh.Self()
-	s.cast.SetHosts(n.vni, without(v.having, self))
-	s.cast.SetTable(n.vni, fdb.Build(fdb.Input{
+	hosts := slices.DeleteFunc(v.having, func(id ident.HostID) bool { return id == self })
+	table := fdb.Build(fdb.Input{
 		VNI: n.vni, Self: self, Remotes: v.remotes, Hosts: v.hosts, Members: v.members,
 		Policy: fdb.Policy{Allow: n.def.Allow, Deny: n.def.Deny}, Peer: s.mesh.Peer, Counters: s.cast.Counters(),
-	}))
+	})
+	if err := errors.Join(s.cast.SetHosts(n.vni, hosts), s.cast.SetTable(n.vni, table)); err != nil {
+		s.log.Debug("network not set", "network", n.name, "err", err)
+		return // removed meanwhile
+	}
 	var remotes []vnet.Remote
 	for _, r := range v.remotes {
 		if r.Host != self {
@@ -211,10 +243,6 @@ func wanted(members []fdb.Member, self ident.HostID) []vnet.Group {
 // linkLocal returns the address that follows from a MAC: fe80:: and EUI-64 (RFC 4291 appendix A).
 func linkLocal(m [6]byte) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
-}
-
-func without(ids []ident.HostID, id ident.HostID) []ident.HostID {
-	return slices.DeleteFunc(slices.Clone(ids), func(o ident.HostID) bool { return o == id })
 }
 
 // onMembers publishes what attachments here joined.

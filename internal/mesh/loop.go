@@ -246,6 +246,11 @@ func (m *Mesh) event(e event) {
 		}
 		m.sendState(out)
 		m.changed(e.at, changes)
+		if m.cfg.Tables.Pending() { // a lost history of ours came to light: everything is put again above it
+			if err := m.commit(nil); err != nil {
+				m.log.Error("own state not published", "err", err)
+			}
+		}
 	case wire.KindNote:
 		m.note(h, e.body)
 	default:

@@ -35,16 +35,30 @@ type disk struct {
 	own, others []byte
 }
 
-func (d *disk) SaveOwn(b []byte) error    { d.mu.Lock(); d.own = bytes.Clone(b); d.mu.Unlock(); return nil }
-func (d *disk) SaveOthers(b []byte) error { d.mu.Lock(); d.others = bytes.Clone(b); d.mu.Unlock(); return nil }
+func (d *disk) SaveOwn(b []byte) error {
+	d.mu.Lock()
+	d.own = bytes.Clone(b)
+	d.mu.Unlock()
+	return nil
+}
+func (d *disk) SaveOthers(b []byte) error {
+	d.mu.Lock()
+	d.others = bytes.Clone(b)
+	d.mu.Unlock()
+	return nil
+}
 
 type logBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (l *logBuffer) Write(p []byte) (int, error) { l.mu.Lock(); defer l.mu.Unlock(); return l.b.Write(p) }
-func (l *logBuffer) String() string              { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+func (l *logBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
 type loopback struct{}
 
