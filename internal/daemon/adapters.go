@@ -149,10 +149,10 @@ func (g *guardian) DelBridge(bridge string) error {
 	return nil
 }
 
-func (g *guardian) SetPort(_, port string, _ uint32, mac nl.MAC, ips []netip.Addr) error {
+func (g *guardian) SetPort(bridge, port string, _ uint32, mac nl.MAC, ips []netip.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p := guard.Port{Name: port, MAC: mac, IPs: ips}
+	p := guard.Port{Bridge: bridge, Name: port, MAC: mac, IPs: ips}
 	for i := range g.desired.Ports {
 		if g.desired.Ports[i].Name == port {
 			g.desired.Ports[i] = p

@@ -136,7 +136,7 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	if founding {
 		fmt.Fprintln(o.Stdout, ident.Token{Cluster: id.Cluster, Secret: id.Secret}.Encode())
 	}
-	server := apiserver.New(backend{s}, apiserver.Options{Log: s.log, Version: o.Version})
+	server := apiserver.New(backend{s}, apiserver.Options{Version: o.Version})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(s.ctx, ln) }()
 	if o.Ready != nil {
