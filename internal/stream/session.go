@@ -187,6 +187,7 @@ func (x *session) serve() {
 		if x.incoming.Add(1) > MaxStreams {
 			x.incoming.Add(-1)
 			s.inc(DropStreams)
+			_ = answer(c, statusBusy)
 			c.Close()
 			continue
 		}
