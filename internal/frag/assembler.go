@@ -197,18 +197,21 @@ func (a *Assembler) joined(now time.Time, id uint32) bool {
 
 // begin takes a free slot, the oldest one when all are in use.
 func (a *Assembler) begin(now time.Time, id uint32, count int) *slot {
-	if a.used == MaxUnfinished {
-		a.counters.Crowded++
-		a.free(a.oldest(nil))
-	}
+	var s *slot
 	for i := range a.slots {
-		if s := &a.slots[i]; !s.live {
-			*s = slot{live: true, id: id, count: count, born: now, buf: s.buf[:0]}
-			a.used++
-			return s
+		if !a.slots[i].live {
+			s = &a.slots[i]
+			break
 		}
 	}
-	panic("frag: used does not count the slots in use")
+	if s == nil {
+		a.counters.Crowded++
+		s = a.oldest(nil)
+		a.free(s)
+	}
+	*s = slot{live: true, id: id, count: count, born: now, buf: s.buf[:0]}
+	a.used++
+	return s
 }
 
 func (a *Assembler) free(s *slot) {

@@ -14,7 +14,7 @@ const WindowSize = (windowWords - 1) * 64
 
 // Fresh reports whether n would be accepted.
 func (w *Window) Fresh(n uint64) bool {
-	if n == 0 || n+WindowSize <= w.high {
+	if n == 0 || n < w.high && w.high-n >= WindowSize {
 		return false
 	}
 	return n > w.high || w.ring[(n/64)%windowWords]&(1<<(n%64)) == 0

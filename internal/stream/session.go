@@ -51,6 +51,7 @@ type session struct {
 	endpoint  string
 	initiator bool
 	since     time.Time
+	under     *records
 	mux       *yamux.Session
 
 	draining atomic.Bool  // no new streams
@@ -59,7 +60,13 @@ type session struct {
 }
 
 func (x *session) direct() bool { return x.via.IsZero() }
-func (x *session) close()       { _ = x.mux.Close() }
+
+// close ends the session and its streams. The connection goes first: between its own shutdown and the end of the
+// connection yamux lets every blocked Read spin.
+func (x *session) close() {
+	x.under.Close()
+	_ = x.mux.Close()
+}
 
 // lead reports whether the host of the lower id began the session.
 func (x *session) lead() bool { return x.initiator == x.s.id.Less(x.peer) }
@@ -90,7 +97,7 @@ func (s *Service) adopt(r *records, peer, via ident.HostID, initiator bool) (*se
 	if initiator {
 		mk = yamux.Client
 	}
-	x := &session{s: s, peer: peer, via: via, initiator: initiator, since: time.Now()}
+	x := &session{s: s, peer: peer, via: via, initiator: initiator, since: time.Now(), under: r}
 	if via.IsZero() {
 		x.endpoint = r.RemoteAddr().String()
 	}
@@ -187,6 +194,7 @@ func (x *session) serve() {
 		if x.incoming.Add(1) > MaxStreams {
 			x.incoming.Add(-1)
 			s.inc(DropStreams)
+			_ = answer(c, statusBusy)
 			c.Close()
 			continue
 		}

@@ -32,7 +32,8 @@ import (
 	"github.com/weft-net/weft/internal/seal"
 )
 
-// Config is what a Service is made of. Its functions may be called by any goroutine at any time.
+// Config is what a Service is made of. Its functions may be called by any goroutine at any time, Known during
+// handshakes also under a lock of the Service: they must not wait for anything that waits for the Service.
 type Config struct {
 	Keys    ident.Keys
 	Cluster ident.ClusterID

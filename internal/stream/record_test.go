@@ -1,0 +1,274 @@
+package stream
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/weft-net/weft/internal/handshake"
+	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/seal"
+)
+
+// tape is a connection that keeps what is written and reads what it is given.
+type tape struct {
+	net.Conn
+	in  *bytes.Reader
+	out bytes.Buffer
+}
+
+func (t *tape) Read(p []byte) (int, error)       { return t.in.Read(p) }
+func (t *tape) Write(p []byte) (int, error)      { return t.out.Write(p) }
+func (t *tape) SetDeadline(time.Time) error      { return nil }
+func (t *tape) SetReadDeadline(time.Time) error  { return nil }
+func (t *tape) SetWriteDeadline(time.Time) error { return nil }
+func (t *tape) Close() error                     { return nil }
+
+func testRecords(tb testing.TB, c net.Conn) *records {
+	tb.Helper()
+	r, err := newRecords(c, &handshake.Result{Suite: seal.SuiteAES, SendKey: [32]byte{1}, RecvKey: [32]byte{1}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
+// written returns the stream of bytes that writes in pieces make, with the headers of yamux among them.
+func written(tb testing.TB, data []byte, pieces []int) []byte {
+	tb.Helper()
+	w := &tape{}
+	r := testRecords(tb, w)
+	for _, n := range pieces {
+		n = min(n, len(data))
+		if m, err := r.Write(data[:n]); err != nil || m != n {
+			tb.Fatal(m, err)
+		}
+		data = data[n:]
+	}
+	if _, err := r.Write(data); err != nil {
+		tb.Fatal(err)
+	}
+	return w.out.Bytes()
+}
+
+func TestRecordsKeepBytes(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 50 {
+		data := make([]byte, 1+rng.IntN(100_000))
+		for i := range data {
+			data[i] = byte(rng.Uint32())
+		}
+		var pieces []int
+		for range rng.IntN(20) {
+			if rng.IntN(3) == 0 {
+				pieces = append(pieces, 12) // what might be a header
+			} else {
+				pieces = append(pieces, rng.IntN(70_000))
+			}
+		}
+		at := 0
+		for _, n := range pieces {
+			if n == 12 && at+12 < len(data) { // and is one
+				copy(data[at:], []byte{0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9})
+			}
+			at += n
+		}
+		got, err := io.ReadAll(testRecords(t, &tape{in: bytes.NewReader(written(t, data, pieces))}))
+		if err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("%d of %d bytes, %v; pieces %v", len(got), len(data), err, pieces)
+		}
+	}
+}
+
+func TestFrameIsOneRecord(t *testing.T) {
+	w := &tape{}
+	r := testRecords(t, w)
+	_, _ = r.Write([]byte{0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 5})
+	if w.out.Len() != 0 {
+		t.Error("the header went alone")
+	}
+	_, _ = r.Write([]byte("hello"))
+	if n := w.out.Len(); n != 2+12+5+recordTag {
+		t.Errorf("%d bytes", n)
+	}
+}
+
+func TestRecordsRefuseChange(t *testing.T) {
+	whole := written(t, bytes.Repeat([]byte("weft"), 20), []int{30, 20, 30})
+	n := 2 + int(binary.BigEndian.Uint16(whole))
+	first, rest := whole[:n], whole[n:]
+	for i := range whole {
+		b := bytes.Clone(whole)
+		b[i] ^= 1
+		if got, err := io.ReadAll(testRecords(t, &tape{in: bytes.NewReader(b)})); err == nil || len(got) >= 80 {
+			t.Fatalf("byte %d changed: %d bytes, %v", i, len(got), err)
+		}
+	}
+	for name, b := range map[string][]byte{
+		"left out": rest, "repeated": append(bytes.Clone(first), whole...), "moved": append(bytes.Clone(rest), first...),
+		"too long": {0xff, 0xff, 0}, "too short": {0, 15}, "cut": whole[:len(whole)-1],
+	} {
+		if _, err := io.ReadAll(testRecords(t, &tape{in: bytes.NewReader(b)})); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	r := testRecords(t, &tape{in: bytes.NewReader(nil)})
+	r.sent, r.taken = maxRecords, maxRecords
+	if _, err := r.Write([]byte("x")); !errors.Is(err, errSpent) {
+		t.Errorf("%v", err)
+	}
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, errSpent) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestRecordsDoNotAllocate(t *testing.T) {
+	w := &tape{}
+	r := testRecords(t, w)
+	p := make([]byte, 40_000)
+	_, _ = r.Write(p)
+	if n := testing.AllocsPerRun(50, func() {
+		w.out.Reset()
+		_, _ = r.Write(p)
+	}); n != 0 {
+		t.Errorf("%v allocations a write", n)
+	}
+}
+
+func FuzzRecords(f *testing.F) {
+	f.Add(written(f, bytes.Repeat([]byte("weft"), 20), []int{30, 20, 30}))
+	f.Add([]byte{0, 16})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, _ := io.ReadAll(testRecords(t, &tape{in: bytes.NewReader(b)}))
+		if len(got) > len(b) {
+			t.Errorf("%d bytes of %d", len(got), len(b))
+		}
+	})
+}
+
+// FuzzWelcome: whatever a stranger sends, nothing is answered.
+func FuzzWelcome(f *testing.F) {
+	keys, err := ident.NewKeys()
+	if err != nil {
+		f.Fatal(err)
+	}
+	s := New(Config{Keys: keys, Name: "a", Known: func(ident.HostID) (ident.Card, bool) { return ident.Card{}, false }})
+	f.Cleanup(s.Close)
+	f.Add([]byte{0x77, 2, 0x48, 1, 1, 2, 0})
+	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
+	f.Add(append([]byte{0x77, 2, 0x48, 1, 1, 2, 0}, make([]byte, handshake.HelloSize)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c := &tape{in: bytes.NewReader(b)}
+		if _, _, err := s.welcome(c, "x"); err == nil || c.out.Len() != 0 {
+			t.Errorf("%d bytes answered, %v", c.out.Len(), err)
+		}
+	})
+}
+
+// tcpPair returns two services that meet over loopback TCP.
+func tcpPair(tb testing.TB) (a, b *Service) {
+	tb.Helper()
+	forgetTimers()
+	ka, err := ident.NewKeys()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	kb, err := ident.NewKeys()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	known := func(id ident.HostID) (ident.Card, bool) {
+		for _, k := range []ident.Keys{ka, kb} {
+			if k.ID() == id {
+				return k.Card(), true
+			}
+		}
+		return ident.Card{}, false
+	}
+	at := []netip.AddrPort{netip.MustParseAddrPort(ln.Addr().String())}
+	a = New(Config{Keys: ka, Name: "a", Known: known, Endpoints: func(ident.HostID) []netip.AddrPort { return at }})
+	b = New(Config{Keys: kb, Name: "b", Known: known})
+	done := make(chan error, 1)
+	go func() { done <- b.Serve(ln) }()
+	tb.Cleanup(func() {
+		a.Close()
+		b.Close()
+		if err := <-done; err != nil {
+			tb.Error(err)
+		}
+	})
+	return a, b
+}
+
+func TestOverTCP(t *testing.T) {
+	a, b := tcpPair(t)
+	c, err := a.Dial(t.Context(), b.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, d, err := b.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := sha256.New()
+	go func() {
+		rng := rand.New(rand.NewPCG(3, 4))
+		p := make([]byte, 50_000)
+		for range 100 {
+			for i := range p {
+				p[i] = byte(rng.Uint32())
+			}
+			n := rng.IntN(len(p))
+			want.Write(p[:n])
+			if _, err := c.Write(p[:n]); err != nil {
+				t.Error(err)
+			}
+		}
+		c.Close()
+	}()
+	got := sha256.New()
+	if _, err := io.Copy(got, d); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
+		t.Error("the bytes differ")
+	}
+	// The answer to a second stream comes after the first one's end: so yamux has stopped its close timer, which
+	// would go off in real time inside another test's bubble.
+	d.Close()
+	if _, err := a.Dial(t.Context(), b.id); err != nil {
+		t.Error(err)
+	}
+}
+
+func BenchmarkTCP(bm *testing.B) {
+	a, b := tcpPair(bm)
+	c, err := a.Dial(bm.Context(), b.id)
+	if err != nil {
+		bm.Fatal(err)
+	}
+	_, d, err := b.Accept()
+	if err != nil {
+		bm.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, d) }()
+	p := make([]byte, 64<<10)
+	bm.SetBytes(int64(len(p)))
+	bm.ReportAllocs()
+	for bm.Loop() {
+		if _, err := c.Write(p); err != nil {
+			bm.Fatal(err)
+		}
+	}
+}
