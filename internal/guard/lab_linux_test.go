@@ -54,7 +54,31 @@ func newLab(t *testing.T) *lab {
 	l.check(netlink.LinkAdd(l.bridge))
 	l.check(netlink.LinkSetUp(l.bridge))
 	l.a, l.b, l.up = l.port("wv1", "pa"), l.port("wv2", "pb"), l.port(labUplink, "pu")
+	l.settle()
 	return l
+}
+
+// settle waits until the bridge forwards from every port to every other: the kernel brings carriers up in its own time.
+func (l *lab) settle() {
+	l.t.Helper()
+	wires := []*wire{l.a, l.b, l.up}
+	for i, from := range wires {
+		for j, to := range wires {
+			if i == j {
+				continue
+			}
+			ready := ether(broadcastMAC, macX[:], 0x88b5, make([]byte, 46))
+			l.until("the bridge forwards", func() bool { from.send(ready); return to.poll() != nil })
+		}
+	}
+	for i, from := range wires { // what was sent above has arrived when this has
+		last := ether(broadcastMAC, macX[:], 0x88b6, append(make([]byte, 45), byte(i)))
+		from.send(last)
+		for j, to := range wires {
+			for i != j && !bytes.Equal(to.receive(), last) {
+			}
+		}
+	}
 }
 
 func (l *lab) check(err error) {
@@ -206,6 +230,20 @@ func (w *wire) receive() []byte {
 			continue
 		}
 		return buf[:n]
+	}
+}
+
+// poll is receive without waiting; nil when nothing is there.
+func (w *wire) poll() []byte {
+	buf := make([]byte, 4096)
+	for {
+		n, from, err := unix.Recvfrom(w.fd, buf, unix.MSG_DONTWAIT)
+		if err != nil {
+			return nil
+		}
+		if sll, ok := from.(*unix.SockaddrLinklayer); ok && sll.Pkttype != unix.PACKET_OUTGOING {
+			return buf[:n]
+		}
 	}
 }
 

@@ -190,9 +190,8 @@ func TestHostDoesNotForward(t *testing.T) {
 	l.check(netlink.NeighAdd(&netlink.Neigh{LinkIndex: other.Attrs().Index, State: netlink.NUD_PERMANENT, IP: dst.AsSlice(), HardwareAddr: macX[:]}))
 	w := openWire(t, far.Attrs().Index)
 	frame := from(macA, hostMAC(l), 0x0800, ipv4(ip4A, dst, 17, udp(1, 1, []byte("across"))))
-	l.a.send(frame)
-	w.receive() // without a guard it goes across
+	// Without a guard it goes across.
+	l.until("routing between bridges", func() bool { l.a.send(frame); return w.poll() != nil })
 	g := l.open(desired(func(d *Desired) { d.Networks = append(d.Networks, Network{Bridge: "wb2b"}) }))
-	l.a.send(frame)
-	l.until("the drop", func() bool { return l.counter(g, dropForward) == 1 })
+	l.until("the drop", func() bool { l.a.send(frame); return l.counter(g, dropForward) > 0 })
 }

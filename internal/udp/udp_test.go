@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func open(t testing.TB, o Options) (Conn, uint16) {
@@ -32,9 +33,10 @@ func space(n, size int) []Message {
 	return ms
 }
 
-// readN reads until n messages are there.
+// readN reads until n messages are there; in 10 s, or the socket is closed and the test fails.
 func readN(t testing.TB, c Conn, n, size int) []Message {
 	t.Helper()
+	defer time.AfterFunc(10*time.Second, func() { _ = c.Close() }).Stop()
 	var all []Message
 	for len(all) < n {
 		ms := space(n, size)
