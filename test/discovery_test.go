@@ -10,6 +10,7 @@ import (
 
 // TestAvahi: mDNS as shipped by Debian, on two hosts in a cloud, finds a service in both families.
 func TestAvahi(t *testing.T) {
+	t.Parallel()
 	_, h := cloud(t, 2)
 	dir := t.TempDir()
 	// Each avahi has a bus and a /run of its own, as on a machine of its own.

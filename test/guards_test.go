@@ -11,6 +11,7 @@ import (
 
 // TestGuards: what an attachment may not send arrives nowhere, neither on its host nor elsewhere.
 func TestGuards(t *testing.T) {
+	t.Parallel()
 	_, h := cloud(t, 2)
 	bad := startAgent(t, h[0], "bad")
 	near, far := h[0].Run("near", python, script(t, "sniff.py")), h[1].Run("far", python, script(t, "sniff.py"))
@@ -90,6 +91,7 @@ func TestTenThousandJoins(t *testing.T) {
 // TestDockerForwardDrop: a host set up as Docker does it, bridged frames through iptables and FORWARD at DROP, also when
 // that happens while weft runs.
 func TestDockerForwardDrop(t *testing.T) {
+	t.Parallel()
 	w := rig.New(t)
 	u := w.Cloud()
 	h1, h2 := u.Host("h1"), u.Host("h2")

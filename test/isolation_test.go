@@ -10,6 +10,7 @@ import (
 
 // TestNetworkIsolation: what is said in one network is not heard in another, on the same host or elsewhere.
 func TestNetworkIsolation(t *testing.T) {
+	t.Parallel()
 	const group = "239.2.2.2"
 	_, h := cloud(t, 2)
 	h[0].MustWeft("network", "create", "red")

@@ -14,6 +14,7 @@ import (
 // TestKill9: killed at random moments of its life, a host comes back as itself or is removed without a trace.
 // WEFT_TEST_SEED repeats a run.
 func TestKill9(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	if s, err := strconv.ParseUint(os.Getenv("WEFT_TEST_SEED"), 10, 64); err == nil {
 		seed = s
@@ -77,6 +78,7 @@ func hostID(t *testing.T, at *rig.Host, name string) string {
 // TestRestartKeepsAddresses: programs keep running and keep their addresses while the daemon is killed and started
 // again; a program that runs again under its name gets its address again.
 func TestRestartKeepsAddresses(t *testing.T) {
+	t.Parallel()
 	_, h := cloud(t, 2)
 	a, b := startAgent(t, h[0], "a"), startAgent(t, h[1], "b")
 	was4, was6 := b.ip4(), b.ip6()

@@ -1,4 +1,6 @@
 // Package test proves weft's promises with real hosts: namespaces, the built binary, and an underlay that misbehaves.
+//
+// Tests that mostly wait run in parallel, two on two cores; those that measure time, copies or memory run before, alone.
 package test
 
 import (

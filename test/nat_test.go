@@ -11,6 +11,7 @@ import (
 // TestNATs: hosts behind NATs reach each other directly where a hole can be punched and through a host that both reach
 // where it cannot; a NAT that is switched off and on is survived.
 func TestNATs(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		options rig.NATOptions
 		path    string
@@ -54,6 +55,7 @@ func TestNATs(t *testing.T) {
 
 // TestRelayAndBackToDirect: two hosts that lose each other go through a third, with the reason shown, and come back.
 func TestRelayAndBackToDirect(t *testing.T) {
+	t.Parallel()
 	u, h := cloud(t, 3)
 	rig.AwaitPath(t, 10*time.Second, h[1], h[2], "direct")
 	agents := []*agent{startAgent(t, h[0], "a1"), startAgent(t, h[1], "a2"), startAgent(t, h[2], "a3")}
@@ -83,6 +85,7 @@ func TestRelayAndBackToDirect(t *testing.T) {
 
 // TestIPv6Underlay: hosts that have IPv6 only.
 func TestIPv6Underlay(t *testing.T) {
+	t.Parallel()
 	w := rig.New(t)
 	u := w.Cloud()
 	h1, h2 := u.Host("h1"), u.Host("h2")

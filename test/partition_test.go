@@ -13,6 +13,7 @@ import (
 // TestPartitionAllocations: a cluster cut in two for a minute gives addresses on both sides; when it heals all agree
 // within 5 s and no address was given twice.
 func TestPartitionAllocations(t *testing.T) {
+	t.Parallel()
 	u, h := cloud(t, 4)
 	heal := u.Partition(h[:2], h[2:])
 	began := time.Now()

@@ -30,6 +30,7 @@ func refused(t *testing.T, r rig.Result, code int, names ...string) {
 
 // TestBadInput: what cannot be meant is refused with 2 and names the culprit; what cannot be done, with 1.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	w := rig.New(t)
 	h := w.Cloud().Host("h1")
 	for _, c := range []struct {
@@ -95,6 +96,7 @@ func TestBadInput(t *testing.T) {
 
 // TestRangeOverlap: a range that hides a route of the host is refused, and --force goes on.
 func TestRangeOverlap(t *testing.T) {
+	t.Parallel()
 	w := rig.New(t)
 	h := w.Cloud().Host("h1")
 	h.MustExec("ip", "route", "add", "10.40.0.0/16", "via", "10.77.1.1")
@@ -113,6 +115,7 @@ func TestRangeOverlap(t *testing.T) {
 // TestWrongToken: a joiner with another secret is told so within seconds, founds nothing, and the member stays silent and
 // counts it.
 func TestWrongToken(t *testing.T) {
+	t.Parallel()
 	w := rig.New(t)
 	u := w.Cloud()
 	h1, h2, h3 := u.Host("h1"), u.Host("h2"), u.Host("h3")
@@ -156,6 +159,7 @@ func (s *silence) Error() string {
 
 // TestOtherCluster: a host of one cluster that is told to join another is refused and stays what it was.
 func TestOtherCluster(t *testing.T) {
+	t.Parallel()
 	w := rig.New(t)
 	u := w.Cloud()
 	h1, h2, h3 := u.Host("h1"), u.Host("h2"), u.Host("h3")
@@ -179,6 +183,7 @@ func TestOtherCluster(t *testing.T) {
 
 // TestDuplicateName: the later of two hosts with one name is refused, with the fix.
 func TestDuplicateName(t *testing.T) {
+	t.Parallel()
 	w := rig.New(t)
 	u := w.Cloud()
 	h1, h2, h3 := u.Host("h1"), u.Host("h2"), u.Host("h3")

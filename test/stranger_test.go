@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weft-net/weft/internal/wire"
 	"github.com/weft-net/weft/test/rig"
 )
 
@@ -38,11 +39,15 @@ func TestStranger(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rig.Storm(t, stranger, h1.IP.String()+":6783", times(100_000, 1_000_000), seed, recorded)
 
-	var first []byte // the first bytes of a TCP connection, as far as anyone can see
-	first = append(first, 0x77)
+	first := []byte{wire.StreamMagic}
 	for _, payload := range [][]byte{
-		nil, first, {0}, bytes.Repeat([]byte{0x77}, 4096), []byte("GET / HTTP/1.1\r\nHost: h1\r\n\r\n"),
-		bytes.Repeat([]byte{0xff}, 1<<20), append(first, recorded[0]...),
+		nil,
+		first,
+		{0},
+		bytes.Repeat(first, 4096),
+		[]byte("GET / HTTP/1.1\r\nHost: h1\r\n\r\n"),
+		bytes.Repeat([]byte{0xff}, 1<<20),
+		append(first, recorded[0]...),
 	} {
 		if n, accepted := rig.DialAndSend(t, stranger, h1.IP.String()+":6783", payload); n != 0 || !accepted {
 			t.Errorf("%d bytes over TCP: %d bytes came back, accepted %v", len(payload), n, accepted)

@@ -53,6 +53,8 @@ var layers = map[string]layer{
 // Codecs and cores are values and functions: those that build on one another may.
 var sideways = map[string][]string{
 	"internal/mesh": {"internal/stream"},
+	"internal/nl":   {"internal/netns"},
+	"internal/tap":  {"internal/netns"},
 	"internal/cli":  {"internal/mcast", "internal/run", "client", "internal/apiserver"},
 	"internal/run":  {"client", "internal/mcast"},
 }

@@ -16,8 +16,8 @@ import (
 // maxDatagram is the longest datagram that a storm sends, in bytes.
 const maxDatagram = 1400
 
-// Datagrams returns the UDP payloads that a capture recorded, IPv4 without options only, at most max of them.
-func (c *Capture) Datagrams(max int) [][]byte {
+// Datagrams returns the UDP payloads that a capture recorded, IPv4 without options only, at most limit of them.
+func (c *Capture) Datagrams(limit int) [][]byte {
 	c.w.T.Helper()
 	f, err := os.Open(c.file)
 	if err != nil {
@@ -29,7 +29,7 @@ func (c *Capture) Datagrams(max int) [][]byte {
 		c.w.T.Fatalf("read capture: %v", err)
 	}
 	var all [][]byte
-	for head := make([]byte, recordHeader); len(all) < max; {
+	for head := make([]byte, recordHeader); len(all) < limit; {
 		if _, err := io.ReadFull(f, head); err != nil {
 			break
 		}

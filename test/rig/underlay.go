@@ -21,8 +21,7 @@ type Underlay struct {
 	pre6   string
 	pairs  map[string]bool // counted pairs
 
-	blocks  map[string]string // fault name -> rules of the forward chain
-	ingress map[string]string // fault name -> rules of each port's netdev chain
+	blocks map[string]string // fault name -> rules of the forward chain
 }
 
 // dropMulticast is what a cloud does: everything multicast, IGMP and MLD, is dropped. Neighbour discovery of IPv6 is
