@@ -266,6 +266,9 @@ func (s *System) recallTables(keys ident.Keys) (*state.Tables, error) {
 	return t, nil
 }
 
+// compareTime is how long a start waits for a host that confirms what this one said before.
+const compareTime = 2 * time.Second
+
 // start sets everything in motion, in an order in which each part finds what it needs.
 func (s *System) start(founding bool) error {
 	if err := s.guard.start(s.ctx); err != nil {
@@ -286,6 +289,11 @@ func (s *System) start(founding bool) error {
 			s.trouble("vnet", "memberships are not watched any more: "+err.Error())
 		}
 	})
+	if !founding {
+		wait, cancel := context.WithTimeout(s.ctx, compareTime)
+		s.mesh.Compared(wait)
+		cancel()
+	}
 	s.replay()
 	if founding {
 		var ula [16]byte

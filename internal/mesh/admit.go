@@ -187,7 +187,7 @@ func (m *Mesh) adopt(now time.Time, h *host, from link.Addr, r *handshake.Result
 		h.seen = from.AP
 	}
 	if !h.known {
-		h.known = true
+		h.known, m.dirStale = true, true
 		m.admitted(h)
 	}
 	m.candidates(h)

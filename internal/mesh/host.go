@@ -102,6 +102,7 @@ func (m *Mesh) addHost(now time.Time, id ident.HostID, card ident.Card) *host {
 		peers[i] = o.peer
 	}
 	m.peers.Store(&peers)
+	m.dirStale = true
 	return h
 }
 
@@ -114,6 +115,7 @@ func (m *Mesh) dropHost(h *host) {
 		h.up = false
 		m.sync.PeerDown(h.id)
 	}
+	m.list() // before Drop: no new session with it
 	m.streams.Drop(h.id)
 	m.cfg.HostChanged(h.id)
 }

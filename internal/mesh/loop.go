@@ -78,6 +78,9 @@ func (m *Mesh) tick(now time.Time) {
 	m.tickSeeds(now)
 	m.sendState(m.sync.Tick(now))
 	m.rejoin(now)
+	if m.dirStale {
+		m.list()
+	}
 }
 
 // wanted reports whether a link to the host is to be held.
@@ -132,6 +135,7 @@ func (m *Mesh) setPath(now time.Time, h *host) {
 		up = false
 	}
 	h.peer.SetPath(path)
+	m.dirStale = true
 	if up && !h.up {
 		h.up = true
 		h.lastUp = now

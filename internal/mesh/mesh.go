@@ -95,6 +95,7 @@ type Mesh struct {
 		w   udp.Writer
 		buf []byte
 	}
+	dir    atomic.Pointer[directory]
 	fragID atomic.Uint32
 
 	do_     chan func()
@@ -130,6 +131,7 @@ type loopState struct {
 	boot      uint64 // names this run
 	started   time.Time
 	leaving   bool
+	dirStale  bool
 	probes    map[uint64]probe // of `weft ping`, by id
 }
 
@@ -152,6 +154,7 @@ func New(cfg Config) (*Mesh, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.sessions.Store(&map[uint32]*session{})
 	m.peers.Store(&map[ident.HostID]*link.Peer{})
+	m.dir.Store(&directory{})
 	m.writer.w = cfg.Conn.NewWriter(fragsPerMessage)
 	m.writer.buf = make([]byte, fragsPerMessage*bufSize)
 	m.loopState = loopState{
@@ -166,6 +169,7 @@ func New(cfg Config) (*Mesh, error) {
 		m.seeds[s] = &seed{name: s}
 	}
 	m.recall()
+	m.list()
 	return m, nil
 }
 

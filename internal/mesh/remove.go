@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/weft-net/weft/internal/ident"
@@ -102,45 +103,61 @@ func (m *Mesh) Quit() error {
 	return err
 }
 
+// directory is what streams need to know of a host. It is a copy that never changes: streams ask
+// under their own locks, and the loop calls streams, so neither may wait for the other.
+type directory map[ident.HostID]dirEntry
+
+type dirEntry struct {
+	card      ident.Card
+	endpoints []netip.AddrPort
+	relays    []ident.HostID // best first
+}
+
 func (m *Mesh) streamConfig() stream.Config {
+	at := func(id ident.HostID) dirEntry { return (*m.dir.Load())[id] }
 	return stream.Config{
 		Keys: m.cfg.Keys, Cluster: m.cfg.Cluster, Name: m.cfg.Name, Log: m.log,
-		Known: func(id ident.HostID) (c ident.Card, ok bool) {
-			_ = m.do(func() { c, ok = m.knownCard(id) })
-			return c, ok
+		Known: func(id ident.HostID) (ident.Card, bool) {
+			e, ok := (*m.dir.Load())[id]
+			return e.card, ok
 		},
-		Endpoints: func(id ident.HostID) (eps []netip.AddrPort) {
-			_ = m.do(func() {
-				if h := m.hosts[id]; h != nil {
-					eps = h.link.Candidates()
-				}
-			})
-			return eps
-		},
-		Relays: func(dst ident.HostID) (ids []ident.HostID) {
-			_ = m.do(func() { ids = m.streamRelays(dst) })
-			return ids
-		},
+		Endpoints: func(id ident.HostID) []netip.AddrPort { return at(id).endpoints },
+		Relays:    func(dst ident.HostID) []ident.HostID { return at(dst).relays },
 	}
 }
 
-// streamRelays returns whom to ask for a stream to dst: first those to which dst holds a session.
-func (m *Mesh) streamRelays(dst ident.HostID) []ident.HostID {
-	near := without(m.relays(), dst)
-	h := m.hosts[dst]
-	if h == nil {
-		return near
+// list makes the directory anew.
+func (m *Mesh) list() {
+	m.dirStale = false
+	near := m.relays()
+	d := make(directory, len(m.hosts))
+	for id, h := range m.hosts {
+		if h.known && !h.barred {
+			d[id] = dirEntry{card: h.card, endpoints: h.link.Candidates(), relays: m.streamRelays(h, near)}
+		}
 	}
+	m.dir.Store(&d)
+}
+
+// streamRelays returns whom to ask for a stream to a host: first those to which it holds a session.
+func (m *Mesh) streamRelays(h *host, near []ident.HostID) []ident.HostID {
 	var ids []ident.HostID
-	for _, id := range h.rec.Homes {
-		if id != m.self {
+	add := func(id ident.HostID) {
+		if id != m.self && id != h.id && !id.IsZero() && !slices.Contains(ids, id) && len(ids) < maxStreamRelays {
 			ids = append(ids, id)
 		}
 	}
-	if r := h.link.Addr().Relay; !r.IsZero() {
-		ids = append(ids, r)
+	for _, id := range h.rec.Homes {
+		add(id)
 	}
-	return append(ids, near...)
+	add(h.link.Addr().Relay)
+	for _, id := range near {
+		add(id)
+	}
+	return ids
 }
+
+// maxStreamRelays bounds the relays tried for one stream.
+const maxStreamRelays = 6
 
 func newSync(t *state.Tables) *state.Sync { return state.NewSync(t, state.SyncConfig{}) }

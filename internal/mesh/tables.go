@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -83,6 +84,31 @@ func (m *Mesh) recall() {
 	}
 }
 
+// Compared waits until some peer has confirmed that it knows nothing newer of this host's own
+// tables than this host itself: after a restart from an old copy of the disk, what was said since
+// must come back before anything new is said. It gives up when ctx ends: nobody is there to ask.
+func (m *Mesh) Compared(ctx context.Context) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		done := true
+		err := m.do(func() {
+			for _, scope := range m.cfg.Tables.Scopes() {
+				behind, compared := m.sync.Behind(scope)
+				done = done && compared && behind == 0
+			}
+		})
+		if done || err != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 func rank(key string) int {
 	switch {
 	case strings.HasPrefix(key, keyAdmit):
@@ -137,16 +163,19 @@ func (m *Mesh) hostAdmitted(now time.Time, c state.Change) {
 		return
 	}
 	if h := m.addHost(now, id, card); h != nil && !h.known && !h.barred {
-		h.known = true
+		h.known, m.dirStale = true, true
 		m.cfg.HostChanged(id)
 	}
 }
 
 func (m *Mesh) hostChanged(now time.Time, c state.Change) {
+	rec, err := decodeHost(c.Value)
 	if c.Writer == m.self {
+		if err == nil && m.published.Name == "" {
+			m.published = rec // of an earlier run: nothing to say again if nothing changed
+		}
 		return
 	}
-	rec, err := decodeHost(c.Value)
 	if err != nil {
 		m.log.Debug("host record refused", "host", c.Writer.Short(), "err", err)
 		return
@@ -162,6 +191,7 @@ func (m *Mesh) hostChanged(now time.Time, c state.Change) {
 	mtu := h.rec.MTU
 	h.card, h.rec = card, rec
 	m.candidates(h)
+	m.dirStale = true
 	if h.up && mtu != rec.MTU {
 		m.setPath(now, h)
 	}
