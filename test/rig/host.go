@@ -104,7 +104,7 @@ func (h *Host) hasState() bool {
 func (h *Host) awaitSocket(p *Process, d time.Duration) error {
 	return Poll(d, func() error {
 		if !p.Running() {
-			return fmt.Errorf("%s ended with code %d\n%s", p, p.wait(), p.tail(10))
+			return fmt.Errorf("%w: %s ended with code %d\n%s", ErrHopeless, p, p.wait(), p.tail(10))
 		}
 		c, err := net.Dial("unix", filepath.Join(h.run, "weft.sock"))
 		if err != nil {

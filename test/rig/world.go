@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -257,6 +258,9 @@ func Eventually(t testing.TB, d time.Duration, check func() error) {
 	}
 }
 
+// ErrHopeless, wrapped in the error of a check, ends the waiting for it: what is waited for can no longer come.
+var ErrHopeless = errors.New("hopeless")
+
 // Poll calls check every 50 ms until it returns nil, at most for d, and returns its last error.
 func Poll(d time.Duration, check func() error) error {
 	deadline := time.NewTimer(d)
@@ -265,8 +269,8 @@ func Poll(d time.Duration, check func() error) error {
 	defer tick.Stop()
 	for {
 		err := check()
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, ErrHopeless) {
+			return err
 		}
 		select {
 		case <-deadline.C:
