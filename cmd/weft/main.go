@@ -1,4 +1,62 @@
 // Command weft runs a host of a weft cluster and talks to it; see docs/design.md.
 package main
 
-func main() {}
+import (
+	"context"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+
+	"github.com/weft-net/weft/internal/cli"
+)
+
+// version is set by the linker for releases; see versionOf for what others show.
+var version string
+
+// init keeps main on the process's first thread: weft run gives it namespaces of its own, and the
+// daemon finds those of the first thread under /proc/PID/ns, too.
+func init() { runtime.LockOSThread() }
+
+func main() {
+	args := cli.TakeArgs(os.Args)
+	if !slices.Contains(args, "run") {
+		runtime.UnlockOSThread()
+	}
+	app := &cli.App{
+		Version: versionOf(version, debug.ReadBuildInfo),
+		Args:    args[1:],
+		Env:     os.Environ(),
+		In:      os.Stdin,
+		Out:     os.Stdout,
+		Err:     os.Stderr,
+		Up:      up,
+		Clean:   clean,
+	}
+	os.Exit(app.Main(context.Background()))
+}
+
+// versionOf returns the release, else the module's version, else the commit it was built from.
+func versionOf(release string, read func() (*debug.BuildInfo, bool)) string {
+	if release != "" {
+		return release
+	}
+	info, ok := read()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	v := "devel"
+	dirty := ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			v += "-" + s.Value[:min(len(s.Value), 12)]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			dirty = "-dirty"
+		}
+	}
+	return v + dirty
+}
