@@ -3,36 +3,60 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"log/slog"
 	"os"
-	"os/signal"
-	"strings"
-	"syscall"
+	"runtime"
+	"runtime/debug"
+	"slices"
 
-	"github.com/weft-net/weft/internal/config"
-	"github.com/weft-net/weft/internal/daemon"
+	"github.com/weft-net/weft/internal/cli"
 )
 
+// version is set by the linker for releases; see versionOf for what others show.
+var version string
+
+// init keeps main on the process's first thread: weft run gives it namespaces of its own, and the
+// daemon finds those of the first thread under /proc/PID/ns, too.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	flags := map[string]config.Value{}
-	for _, a := range os.Args[1:] {
-		k, v, _ := strings.Cut(a, "=")
-		f := flags[k]
-		f.From = k
-		f.Texts = append(f.Texts, v)
-		flags[k] = f
+	args := cli.TakeArgs(os.Args)
+	if !slices.Contains(args, "run") {
+		runtime.UnlockOSThread()
 	}
-	u, err := config.Load(nil, "", os.Environ(), flags)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(2)
+	app := &cli.App{
+		Version: versionOf(version, debug.ReadBuildInfo),
+		Args:    args[1:],
+		Env:     os.Environ(),
+		In:      os.Stdin,
+		Out:     os.Stdout,
+		Err:     os.Stderr,
+		Up:      up,
+		Clean:   clean,
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	l := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	if err := daemon.Run(ctx, u, daemon.Options{Version: "dev", Log: l, Stdout: os.Stdout}); err != nil {
-		fmt.Fprintln(os.Stderr, "weft:", err)
-		os.Exit(1)
+	os.Exit(app.Main(context.Background()))
+}
+
+// versionOf returns the release, else the module's version, else the commit it was built from.
+func versionOf(release string, read func() (*debug.BuildInfo, bool)) string {
+	if release != "" {
+		return release
 	}
+	info, ok := read()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	v := "devel"
+	dirty := ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			v += "-" + s.Value[:min(len(s.Value), 12)]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			dirty = "-dirty"
+		}
+	}
+	return v + dirty
 }

@@ -1,114 +1,96 @@
-// Package run turns the calling process into a command inside a network: weft run.
+// Package run turns the calling process into a command in its own network namespace, attached to
+// a network.
 //
-// The process enters namespaces of its own, has itself attached by the daemon and then executes the
-// command in its own place. So signals, exit code and terminal are the command's by construction, and
-// when it ends, however it ends, the kernel takes the interface away with the namespace; the daemon,
-// which watches the process, frees the address.
+// The command is executed in place: process id, terminal, signals and exit code are its own by
+// construction, and nothing of weft stays behind to pass them on.
 package run
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
-	"github.com/weft-net/weft/internal/api"
+	"github.com/weft-net/weft/client"
 )
 
-// Exit codes of weft's own errors; a command's own code is passed through (docker run has the same).
+// Exit codes of weft run itself, as env(1) and docker run have them.
 const (
-	CodeFailed        = 125 // weft could not do it
-	CodeNotExecutable = 126
-	CodeNotFound      = 127
+	ExitFailed        = 125 // weft could not make the namespace or the attachment
+	ExitNotExecutable = 126
+	ExitNotFound      = 127
 )
 
-// Error is a failure before the command ran.
+// Error says with which code the process should end.
 type Error struct {
 	Code int
 	Err  error
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
-
-// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Daemon is what run needs of the client.
+func failed(format string, args ...any) error {
+	return &Error{ExitFailed, fmt.Errorf(format, args...)}
+}
+
+// Daemon is what run asks of the daemon; *client.Client is one.
 type Daemon interface {
-	Attach(ctx context.Context, a api.Attach) (api.Attachment, error)
+	Attach(ctx context.Context, a client.Attach) (client.Attachment, error)
 	Detach(ctx context.Context, network, name string) error
 }
 
-// Options say what to run and where.
+// Options of a run.
 type Options struct {
-	Network string // empty: the default one
-	Name    string // of the attachment; empty: made from the command's name
-	IP      string // IPv4 address wanted; empty: the next free one
-	Argv    []string
+	Network string   // empty: the daemon's default
+	Name    string   // empty: made from the command's
+	IPs     []string // empty: the next free ones
+	Args    []string // the command and its arguments; at least one
 	Env     []string
+	// RunDir is an existing directory that is covered for a moment while the command's own
+	// resolv.conf and hosts are put in place; the daemon's run directory does.
+	RunDir string
 }
 
-// find returns the file of a command.
-func find(argv []string) (string, error) {
-	if len(argv) == 0 || argv[0] == "" {
-		return "", &Error{CodeFailed, errors.New("no command: weft run [options] -- COMMAND [ARGUMENT...]")}
-	}
-	path, err := exec.LookPath(argv[0])
-	switch {
-	case err == nil, errors.Is(err, exec.ErrDot):
-		return path, nil
-	case errors.Is(err, fs.ErrPermission):
-		return "", &Error{CodeNotExecutable, fmt.Errorf("command %s: not executable", argv[0])}
-	}
-	return "", &Error{CodeNotFound, fmt.Errorf("command %s: not found", argv[0])}
-}
+// maxName is the length of a DNS label, which an attachment's name is.
+const maxName = 63
 
-// nameFor makes an attachment's name from a command's: what ident.CheckName allows, and a suffix that tells two of it apart.
-func nameFor(command, suffix string) string {
-	command = strings.ToLower(command[strings.LastIndexByte(command, '/')+1:])
-	command = strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+// nameFor returns a name for an attachment that runs the command: its base name, as far as a DNS
+// label can hold it, and four random digits.
+func nameFor(command string) string {
+	label := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
 			return r
+		case r >= 'A' && r <= 'Z':
+			return r - 'A' + 'a'
 		}
 		return '-'
-	}, command)
-	command = strings.Trim(command[:min(len(command), 40)], "-")
-	if command == "" {
-		return suffix
+	}, filepath.Base(command))
+	label = strings.Trim(label[:min(len(label), maxName-5)], "-")
+	if label == "" {
+		label = "run"
 	}
-	return command + "-" + suffix
+	var b [2]byte
+	_, _ = rand.Read(b[:]) // never fails (Go 1.24)
+	return label + "-" + hex.EncodeToString(b[:])
 }
 
-// hostsFile is /etc/hosts inside.
-func hostsFile(a api.Attachment) string {
-	var b strings.Builder
-	b.WriteString("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\nff02::1 ip6-allnodes\nff02::2 ip6-allrouters\n")
-	for _, ip := range a.IPs {
-		addr, _, _ := strings.Cut(ip, "/")
-		fmt.Fprintf(&b, "%s %s", addr, a.Name)
-		if a.FQDN != "" {
-			fmt.Fprintf(&b, " %s", a.FQDN)
-		}
-		b.WriteByte('\n')
+// lookPath finds the command before anything is made for it.
+func lookPath(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	switch {
+	case err == nil:
+		return filepath.Abs(path)
+	case errors.Is(err, exec.ErrDot):
+		return "", &Error{ExitNotFound, fmt.Errorf("command %s is in the current directory only: write ./%s", name, name)}
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		return "", &Error{ExitNotFound, fmt.Errorf("command %s: not found", name)}
 	}
-	return b.String()
-}
-
-// resolvFile is /etc/resolv.conf inside. A network without a name service gets none of the host's:
-// its servers cannot be reached from here, and asking them would only hang.
-func resolvFile(a api.Attachment) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# network %s of weft\n", a.Network)
-	if len(a.Search) > 0 {
-		fmt.Fprintf(&b, "search %s\n", strings.Join(a.Search, " "))
-	}
-	for _, s := range a.DNS {
-		fmt.Fprintf(&b, "nameserver %s\n", s)
-	}
-	if len(a.DNS) == 0 {
-		b.WriteString("# no name service here\noptions attempts:1 timeout:1\n")
-	}
-	return b.String()
+	return "", &Error{ExitNotExecutable, fmt.Errorf("command %s: not executable", name)}
 }

@@ -1,152 +1,128 @@
 package run
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/weft-net/weft/internal/api"
+	"github.com/weft-net/weft/client"
 )
 
-// Exec attaches the calling process and becomes the command. It returns only when it fails.
+// detachTimeout bounds the clean-up after an exec that failed. What it misses ends with the process.
+const detachTimeout = 5 * time.Second
+
+// Exec attaches this process to a network and becomes the command. It returns only when that
+// failed, always with an *Error; the calling thread is then of no more use, and the process
+// should end.
 func Exec(ctx context.Context, d Daemon, o Options) error {
-	path, err := find(o.Argv)
+	path, err := lookPath(o.Args[0])
 	if err != nil {
 		return err
 	}
-	if os.Geteuid() != 0 {
-		return &Error{CodeFailed, errors.New("weft run needs root: it makes a network namespace")}
-	}
-	// The namespaces are this thread's; exec makes it the process's only one.
-	runtime.LockOSThread()
-	if err := enter(); err != nil {
-		return &Error{CodeFailed, err}
-	}
 	if o.Name == "" {
-		o.Name = nameFor(o.Argv[0], strconv.FormatInt(int64(os.Getpid()), 36))
+		o.Name = nameFor(path)
 	}
-	started, err := startTime()
+	start, err := startTime()
 	if err != nil {
-		return &Error{CodeFailed, err}
+		return failed("find the start time of this process: %w", err)
 	}
-	req := api.Attach{Network: o.Network, Name: o.Name, Kind: api.KindProcess, PID: os.Getpid(), TID: unix.Gettid(), StartTime: started}
-	if o.IP != "" {
-		req.IPs = []string{o.IP}
+	// The namespaces below are this thread's. execve makes it the only thread of the process.
+	runtime.LockOSThread()
+	if err := unshare(); err != nil {
+		return err
 	}
-	a, err := d.Attach(ctx, req)
+	a, err := d.Attach(ctx, client.Attach{
+		Network: o.Network, Name: o.Name, Kind: client.KindProcess, IPs: o.IPs,
+		PID: os.Getpid(), TID: unix.Gettid(), StartTime: start,
+	})
 	if err != nil {
-		return &Error{CodeFailed, err}
+		return &Error{ExitFailed, err}
 	}
-	err = errors.Join(cover("/etc/hosts", hostsFile(a)), cover("/etc/resolv.conf", resolvFile(a)))
-	if err == nil {
-		err = syscall.Exec(path, o.Argv, o.Env)
+	if err := resolver(o.RunDir, a); err != nil {
+		return detached(d, a, failed("give the command its own resolver: %w", err))
 	}
-	err = fmt.Errorf("command %s: %w", o.Argv[0], err)
-	if derr := d.Detach(ctx, a.Network, a.Name); derr != nil {
-		err = errors.Join(err, derr)
+	err = syscall.Exec(path, o.Args, o.Env)
+	code := ExitNotExecutable
+	if errors.Is(err, fs.ErrNotExist) { // the interpreter in its first line, or a race
+		code = ExitNotFound
 	}
-	return &Error{CodeNotExecutable, err}
+	return detached(d, a, &Error{code, fmt.Errorf("command %s: %w", o.Args[0], err)})
 }
 
-// enter moves this thread into a network and a mount namespace of its own.
-func enter() error {
-	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("make a network namespace: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	// /sys shows the devices of the namespace in which it was mounted.
-	if err := unix.Mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil && !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("mount /sys: %w", err)
-	}
-	for _, name := range []string{"all", "default"} { // no router of a network configures us
-		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/accept_ra", []byte("0"), 0)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("switch router advertisements off: %w", err)
+// detached ends the attachment of a command that did not come to be.
+func detached(d Daemon, a client.Attachment, cause error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), detachTimeout)
+	defer cancel()
+	if err := d.Detach(ctx, a.Network, a.Name); err != nil {
+		var e *Error
+		if errors.As(cause, &e) {
+			return &Error{e.Code, errors.Join(e.Err, err)}
 		}
 	}
-	return loopbackUp()
+	return cause
 }
 
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+// unshare gives the thread its own network and mounts, and readies both for the attachment.
+func unshare() error {
+	err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS)
+	if errors.Is(err, unix.EPERM) {
+		return failed("make a network namespace: not permitted; weft run needs root (CAP_SYS_ADMIN)")
+	}
 	if err != nil {
-		return fmt.Errorf("set lo up: %w", err)
+		return failed("make a network namespace: %w", err)
 	}
-	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return fmt.Errorf("set lo up: %w", err)
+	// Without this, the mounts below would show on the host.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return failed("make the mounts private: %w", err)
 	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
-		return fmt.Errorf("set lo up: %w", err)
+	if err := loopbackUp(); err != nil {
+		return failed("bring lo up: %w", err)
 	}
+	// weft gives the addresses: no router of the network may add one (RFC 4862 section 5.5.3).
+	for _, scope := range []string{"all", "default"} {
+		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+scope+"/accept_ra", []byte("0"), 0)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EROFS) {
+			return failed("refuse router advertisements: %w", err)
+		}
+	}
+	remountSys()
 	return nil
 }
 
-// startTime returns field 22 of /proc/self/stat: with the pid it names this process for ever.
+func loopbackUp() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	r, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	r.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, r)
+}
+
+// startTime returns field 22 of /proc/PID/stat. The command's name before it may hold anything, so
+// fields are counted from its last parenthesis (proc_pid_stat(5)).
 func startTime() (uint64, error) {
 	b, err := os.ReadFile("/proc/self/stat")
 	if err != nil {
 		return 0, err
 	}
-	s := string(b)
-	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-	if len(fields) < 20 {
-		return 0, fmt.Errorf("/proc/self/stat: %d fields", len(fields))
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	const index = 22 - 3 // the first field after the name is number 3
+	if len(fields) <= index {
+		return 0, errors.New("/proc/self/stat is cut")
 	}
-	return strconv.ParseUint(fields[19], 10, 64)
-}
-
-// cover mounts a file with the given text over path, in this mount namespace alone. The file lives on
-// a file system of its own that nothing else refers to: it vanishes with the namespace. A host
-// that has no such file goes without.
-func cover(path, text string) error {
-	target, err := filepath.EvalSymlinks(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	fsfd, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	defer unix.Close(fsfd)
-	if err := unix.FsconfigCreate(fsfd); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	mnt, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	defer unix.Close(mnt)
-	fd, err := unix.Openat(mnt, "f", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	_, err = unix.Write(fd, []byte(text))
-	if err = errors.Join(err, unix.Fchmod(fd, 0o644), unix.Close(fd)); err != nil { // the umask may have cut it
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	tree, err := unix.OpenTree(mnt, "f", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	defer unix.Close(tree)
-	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("mount over %s: %w", target, err)
-	}
-	return nil
+	return strconv.ParseUint(string(fields[index]), 10, 64)
 }

@@ -2,12 +2,9 @@
 
 package run
 
-import (
-	"context"
-	"errors"
-)
+import "context"
 
-// Exec needs Linux.
+// Exec fails: network namespaces are Linux's.
 func Exec(context.Context, Daemon, Options) error {
-	return &Error{CodeFailed, errors.New("weft run needs Linux: network namespaces")}
+	return failed("weft run needs Linux: it runs the command in a network namespace")
 }

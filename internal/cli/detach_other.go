@@ -1,0 +1,12 @@
+//go:build !unix
+
+package cli
+
+import (
+	"os"
+	"os/exec"
+)
+
+func inBackground(*exec.Cmd) {}
+
+func ownDescriptor(fd int) *os.File { return os.NewFile(uintptr(fd), "parent") }
