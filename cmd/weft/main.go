@@ -24,7 +24,7 @@ func main() {
 		runtime.UnlockOSThread()
 	}
 	app := &cli.App{
-		Version: versionOf(version, debug.ReadBuildInfo),
+		Version: versionOf(version, buildInfo),
 		Args:    args[1:],
 		Env:     os.Environ(),
 		In:      os.Stdin,
@@ -35,6 +35,8 @@ func main() {
 	}
 	os.Exit(app.Main(context.Background()))
 }
+
+var buildInfo = debug.ReadBuildInfo
 
 // versionOf returns the release, else the module's version, else the commit it was built from.
 func versionOf(release string, read func() (*debug.BuildInfo, bool)) string {

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -37,8 +36,8 @@ import (
 type Options struct {
 	Version string
 	Log     *slog.Logger
-	// Stdout gets the token, at founding.
-	Stdout io.Writer
+	// Founded gets the token of a new cluster, before the socket answers.
+	Founded func(token string)
 	// Ready is called once the socket answers.
 	Ready func()
 }
@@ -133,8 +132,8 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	}
 	s.log.Info("weft is up", "host", id.Name, "id", keys.ID().Short(), "cluster", id.Cluster, "port", cfg.Port, "version", o.Version)
 	s.log.Info("other hosts must reach this host", "udp_port", cfg.Port, "tcp_port", cfg.Port)
-	if founding {
-		fmt.Fprintln(o.Stdout, ident.Token{Cluster: id.Cluster, Secret: id.Secret}.Encode())
+	if founding && o.Founded != nil {
+		o.Founded(ident.Token{Cluster: id.Cluster, Secret: id.Secret}.Encode())
 	}
 	server := apiserver.New(backend{s}, apiserver.Options{Version: o.Version})
 	served := make(chan error, 1)
@@ -436,6 +435,35 @@ func (s *System) closeDir() error {
 		return errors.Join(err, s.dir.Close())
 	}
 	return s.dir.Close()
+}
+
+// Clean removes from this network namespace what a daemon left that no longer runs: bridges,
+// attachments and packet filter. The state directory stays.
+func Clean(runDir, stateDir string) error {
+	if os.Geteuid() != 0 {
+		return errors.New("weft down --clean needs root")
+	}
+	ln, err := apiserver.Listen(runDir) // refuses while a daemon runs
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	dir, err := store.Open(stateDir)
+	if err != nil {
+		return err
+	}
+	s := &System{log: slog.New(slog.DiscardHandler), dir: dir, cfg: config.Up{StateDir: stateDir, RunDir: runDir}}
+	if _, keys, err := loadIdentity(dir); err == nil {
+		dir.SetOwner(keys.ID())
+	}
+	if s.guard, err = newGuardian(0, s.log); err != nil {
+		return err
+	}
+	if s.vnet, err = s.newVNet(); err != nil {
+		return err
+	}
+	_, err = s.vnet.Clean()
+	return errors.Join(err, s.guard.remove(), dir.Close())
 }
 
 // trouble shows a text in status until it is cleared with "".

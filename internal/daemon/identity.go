@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/store"
@@ -86,9 +88,27 @@ func settle(dir store.Dir, name string, seeds []string, token *ident.Token) (id 
 		t := ident.NewToken()
 		token = &t
 	}
+	if name == "" {
+		if name, err = hostname(); err != nil {
+			return id, keys, false, usage{err}
+		}
+	}
 	if keys, err = ident.NewKeys(); err != nil {
 		return id, keys, false, err
 	}
 	id = identity{Keys: keys.Seed(), Cluster: token.Cluster, Secret: token.Secret, Name: name, Founder: founder, Seeds: seeds}
 	return id, keys, true, nil
+}
+
+// hostname returns the machine's name, as a host of weft may be called.
+func hostname() (string, error) {
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("own name: %w (give --name)", err)
+	}
+	name, _, _ = strings.Cut(strings.ToLower(name), ".")
+	if err := ident.CheckName("hostname", name); err != nil {
+		return "", fmt.Errorf("%w; give --name", err)
+	}
+	return name, nil
 }
