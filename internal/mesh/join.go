@@ -137,20 +137,57 @@ func Resolve(ctx context.Context, r Resolver, s string, port uint16) ([]netip.Ad
 			return nil, fmt.Errorf("host %q: port %q is not a number from 1 to 65535", s, p)
 		}
 		name, port = h, uint16(n)
-	} else if _, srvs, err := r.LookupSRV(ctx, "weft", "udp", name); err == nil && len(srvs) > 0 {
-		var out []netip.AddrPort
-		for _, v := range srvs {
-			out = append(out, lookupHost(ctx, r, strings.TrimSuffix(v.Target, "."), v.Port)...)
-		}
-		if len(out) > 0 {
-			return out[:min(len(out), maxSeedIPs)], nil
-		}
+	} else if out := lookupBoth(ctx, r, name, port); len(out) > 0 {
+		return out[:min(len(out), maxSeedIPs)], nil
 	}
 	out := lookupHost(ctx, r, name, port)
 	if len(out) == 0 {
 		return nil, fmt.Errorf("host %q: no such name, and no SRV record _weft._udp.%s", name, name)
 	}
 	return out[:min(len(out), maxSeedIPs)], nil
+}
+
+// srvPatience is how long SRV records are waited for once there are addresses: /etc/hosts answers at
+// once even where no name server does.
+const srvPatience = 500 * time.Millisecond
+
+// lookupBoth asks for SRV records and for addresses at the same time; SRV records win.
+func lookupBoth(ctx context.Context, r Resolver, name string, port uint16) []netip.AddrPort {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	srv, addrs := make(chan []netip.AddrPort, 1), make(chan []netip.AddrPort, 1)
+	go func() {
+		var out []netip.AddrPort
+		if _, srvs, err := r.LookupSRV(ctx, "weft", "udp", name); err == nil {
+			for _, v := range srvs {
+				out = append(out, lookupHost(ctx, r, strings.TrimSuffix(v.Target, "."), v.Port)...)
+			}
+		}
+		srv <- out
+	}()
+	go func() { addrs <- lookupHost(ctx, r, name, port) }()
+	var found []netip.AddrPort
+	select {
+	case out := <-srv:
+		if len(out) > 0 {
+			return out
+		}
+		return <-addrs
+	case found = <-addrs:
+	}
+	if len(found) == 0 {
+		return <-srv
+	}
+	patience := time.NewTimer(srvPatience)
+	defer patience.Stop()
+	select {
+	case out := <-srv:
+		if len(out) > 0 {
+			return out
+		}
+	case <-patience.C:
+	}
+	return found
 }
 
 func lookupHost(ctx context.Context, r Resolver, name string, port uint16) []netip.AddrPort {
