@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -42,6 +43,9 @@ type App struct {
 	// Clean removes the bridges and attachments that a daemon left behind which no longer runs.
 	Clean func(ctx context.Context, o CleanOptions) error
 
+	// How long to wait for others; zero: the constants in status.go and detach.go.
+	linkWait, joinWait time.Duration
+
 	// flags of every command
 	runDir string
 	json   bool
@@ -63,6 +67,12 @@ const (
 
 // Main runs the command and returns the exit code.
 func (a *App) Main(ctx context.Context) int {
+	if a.linkWait == 0 {
+		a.linkWait = waitForLink
+	}
+	if a.joinWait == 0 {
+		a.joinWait = waitForJoin
+	}
 	root := a.root()
 	root.SetArgs(a.Args)
 	root.SetIn(a.In)
@@ -138,7 +148,6 @@ func (a *App) root() *cobra.Command {
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 		PersistentPreRunE: func(*cobra.Command, []string) error {
-			a.ran = true
 			dir, err := filepath.Abs(a.runDir)
 			if err != nil {
 				return fmt.Errorf("run directory %s: %w", a.runDir, err)
@@ -175,7 +184,21 @@ func (a *App) root() *cobra.Command {
 	add("plug", a.network(), a.run(), a.attach(), a.detach(), a.expose(), a.hide())
 	add("tool", a.ping(), a.chat(), a.send(), a.recv(), a.version())
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
+	a.mark(root)
 	return root
+}
+
+// mark notes when a command begins to run: what fails before that is the command line's fault.
+func (a *App) mark(c *cobra.Command) {
+	if runE := c.RunE; runE != nil {
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			a.ran = true
+			return runE(cmd, args)
+		}
+	}
+	for _, sub := range c.Commands() {
+		a.mark(sub)
+	}
 }
 
 // env returns a variable of App.Env, or what to take without it.
@@ -235,16 +258,19 @@ func (a *App) done(format string, args ...any) error {
 	return err
 }
 
+// path names a command in errors, which begin with the program's name anyway.
+func path(cmd *cobra.Command) string { return strings.TrimPrefix(cmd.CommandPath(), "weft ") }
+
 // words refuses other numbers of arguments, naming what is wanted.
 func words(least, most int, want string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return fmt.Errorf("%s: %s is missing", cmd.CommandPath(), want)
+			return fmt.Errorf("%s: %s is missing", path(cmd), want)
 		case most >= 0 && len(args) > most && most == 0:
-			return fmt.Errorf("%s takes no argument, but was given %s", cmd.CommandPath(), args[0])
+			return fmt.Errorf("%s takes no argument, but was given %s", path(cmd), args[0])
 		case most >= 0 && len(args) > most:
-			return fmt.Errorf("%s: one argument too many: %s", cmd.CommandPath(), args[most])
+			return fmt.Errorf("%s: one argument too many: %s", path(cmd), args[most])
 		}
 		return nil
 	}
@@ -254,9 +280,9 @@ func words(least, most int, want string) cobra.PositionalArgs {
 func nouns(use, short string, commands ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{Use: use, Short: short, RunE: func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return usagef("%s: one of its commands is missing", cmd.CommandPath())
+			return usagef("%s: one of its commands is missing", path(cmd))
 		}
-		return usagef("%s has no command %s", cmd.CommandPath(), args[0])
+		return usagef("%s has no command %s", path(cmd), args[0])
 	}}
 	c.AddCommand(commands...)
 	return c

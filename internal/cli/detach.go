@@ -24,9 +24,9 @@ const (
 
 	// parentEnv names the descriptor by which a daemon in the background hands over its token.
 	parentEnv = "WEFT_PARENT_FD"
-	// joinWait is how long weft up --detach waits for the first link: the daemon says after 5 s
+	// waitForJoin is how long weft up --detach waits for the first link: the daemon says after 5 s
 	// who does not answer.
-	joinWait = 6 * time.Second
+	waitForJoin = 6 * time.Second
 	// startWait bounds the time until the socket answers.
 	startWait = 20 * time.Second
 	// maxToken bounds what is read from the daemon, in bytes.
@@ -44,7 +44,7 @@ func (a *App) upDetached(ctx context.Context, hosts []string, flags map[string][
 	if err != nil {
 		return fmt.Errorf("start in the background: %w", err)
 	}
-	s, err := child.wait(ctx, d)
+	s, err := child.wait(ctx, d, a.joinWait)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,6 @@ func (a *App) start(hosts []string, flags map[string][]string) (*child, error) {
 	}
 	c := exec.Command(self, append(append(args, "--"), hosts...)...)
 	c.Env = append(env[:len(env):len(env)], parentEnv+"=3", "WEFT_RUN_DIR="+a.runDir)
-	c.Dir = "/"
 	c.Stdout, c.Stderr = log, log
 	c.ExtraFiles = []*os.File{w}
 	inBackground(c)
@@ -127,7 +126,7 @@ func (a *App) start(hosts []string, flags map[string][]string) (*child, error) {
 }
 
 // wait returns the daemon's first state, or why it ended.
-func (c *child) wait(ctx context.Context, d *client.Client) (client.Status, error) {
+func (c *child) wait(ctx context.Context, d *client.Client, joinWait time.Duration) (client.Status, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {

@@ -156,10 +156,18 @@ func checkGroups(flag, s string) error {
 		return nil
 	}
 	p, err := netip.ParsePrefix(s)
-	if err != nil || !p.Addr().IsMulticast() || p != p.Masked() || !p.Masked().Addr().IsMulticast() {
+	if err != nil || p != p.Masked() || !p.Addr().IsMulticast() || p.Bits() < multicastBits(p.Addr()) {
 		return fmt.Errorf("%s %s: not a range of multicast addresses", flag, s)
 	}
 	return nil
+}
+
+// multicastBits is the prefix length of all multicast: 224.0.0.0/4 and ff00::/8.
+func multicastBits(a netip.Addr) int {
+	if a.Is4() {
+		return 4
+	}
+	return 8
 }
 
 func (a *App) groups() *cobra.Command {

@@ -31,7 +31,7 @@ func (a *App) status() *cobra.Command {
 			var s client.Status
 			var err error
 			if wait {
-				s, err = waitStatus(cmd.Context(), d, waitForLink, func(s client.Status) bool { return s.LinksUp() > 0 })
+				s, err = waitStatus(cmd.Context(), d, a.linkWait, func(s client.Status) bool { return s.LinksUp() > 0 })
 			} else {
 				s, err = d.Status(cmd.Context())
 			}
@@ -43,7 +43,7 @@ func (a *App) status() *cobra.Command {
 			}
 			switch {
 			case wait && s.LinksUp() == 0:
-				return &degradedError{fmt.Sprintf("no link after %v", waitForLink)}
+				return &degradedError{fmt.Sprintf("no link after %v", a.linkWait)}
 			case s.Degraded():
 				return &degradedError{"this host reaches no other: " + orElse(s.Reason, s.State)}
 			}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/weft-net/weft/client"
 	"github.com/weft-net/weft/internal/api"
+	"github.com/weft-net/weft/internal/sdnotify"
 )
 
 // tokenEnv carries the token, so that it is in no argument list.
@@ -26,7 +27,7 @@ type UpOptions struct {
 	// Hosts are the arguments: hosts to join by.
 	Hosts []string
 	// Flags holds the flags that were given, by name without dashes, with their values as text;
-	// run-dir and state-dir are absolute. It never has detach.
+	// paths in them are absolute. It never has detach.
 	Flags map[string][]string
 	// Env is the environment at the start: the token is no longer in the process's own.
 	Env []string
@@ -34,6 +35,8 @@ type UpOptions struct {
 	Stderr io.Writer
 	// Founded must be called with the token when a cluster was founded, before the socket answers.
 	Founded func(token string)
+	// Ready must be called once the socket answers: systemd waits for it.
+	Ready func()
 }
 
 // upFlags are the flags of weft up; the daemon's side knows their defaults and checks them.
@@ -69,7 +72,7 @@ up before goes on with what it knew.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.Up == nil {
-				return fmt.Errorf("this build of weft for %s cannot run hosts: weft up needs Linux; chat, send and recv work here", runtime.GOOS)
+				return fmt.Errorf("this weft (%s) cannot run a host: that needs Linux; chat, send and recv work here", runtime.GOOS)
 			}
 			flags, err := a.given(cmd.Flags())
 			if err != nil {
@@ -85,7 +88,12 @@ up before goes on with what it knew.`,
 				return err
 			}
 			_ = os.Unsetenv(tokenEnv) // children of ours need not have it
-			return a.Up(ctx, UpOptions{Hosts: args, Flags: flags, Env: a.envWithout(parentEnv), Stderr: a.Err, Founded: founded})
+			defer context.AfterFunc(ctx, func() { _ = sdnotify.Send(sdnotify.Stopping) })()
+			return a.Up(ctx, UpOptions{
+				Hosts: args, Flags: flags, Env: a.envWithout(parentEnv), Stderr: a.Err, Founded: founded,
+				// Without systemd it does nothing; with it, failing to say so is systemd's to notice.
+				Ready: func() { _ = sdnotify.Send(sdnotify.Ready) },
+			})
 		},
 	}
 	upFlags(c.Flags())
@@ -186,7 +194,7 @@ func (a *App) downWithout(ctx context.Context, o client.Down, stateDir string, e
 	case !o.Clean:
 		return a.done("not running")
 	case a.Clean == nil:
-		return fmt.Errorf("this build of weft for %s cannot run hosts, nor clean up after one", runtime.GOOS)
+		return fmt.Errorf("this weft (%s) cannot run a host, nor clean up after one: that needs Linux", runtime.GOOS)
 	}
 	state, absErr := filepath.Abs(stateDir)
 	if absErr != nil {

@@ -1,0 +1,327 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weft-net/weft/client"
+	"github.com/weft-net/weft/internal/api"
+	"github.com/weft-net/weft/internal/apiserver/apiservertest"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+type call struct {
+	code      int
+	out, errs string
+}
+
+// weft runs the command line in this process.
+func weft(t *testing.T, runDir, stdin string, args ...string) call {
+	t.Helper()
+	var out, errs bytes.Buffer
+	app := &App{
+		Version: "v0.0.0-test", Args: args, Env: []string{"WEFT_RUN_DIR=" + runDir},
+		In: strings.NewReader(stdin), Out: &out, Err: &errs,
+		linkWait: 200 * time.Millisecond,
+	}
+	code := app.Main(t.Context())
+	return call{code, out.String(), errs.String()}
+}
+
+// Every file in testdata holds one call and all it showed. -update writes them.
+func TestGolden(t *testing.T) {
+	tests := map[string]string{
+		"status":                "status",
+		"status-json":           "status --json",
+		"hosts":                 "hosts",
+		"hosts-json":            "hosts --json",
+		"host-ls":               "host ls",
+		"host-rm":               "host rm two --force",
+		"host-rm-json":          "host rm two --force --json",
+		"host-rm-refused":       "host rm two",
+		"host-rm-unknown":       "host rm ghost",
+		"links":                 "links",
+		"links-json":            "links --json",
+		"networks":              "networks",
+		"networks-json":         "networks --json",
+		"network-ls":            "network ls",
+		"network-show":          "network show weft",
+		"network-show-unknown":  "network show ghost",
+		"network-create":        "network create films --subnet 10.9.0.0/24 --deny-group 239.255.255.250 --rate 100",
+		"network-create-plain":  "network create films --plain",
+		"network-create-exists": "network create weft",
+		"network-rm":            "network rm weft",
+		"network-rm-json":       "network rm weft --json",
+		"attachments":           "attachments",
+		"attachments-json":      "attachments --json",
+		"attach":                "attach --netns /run/netns/box --name box --ip 10.32.0.9",
+		"attach-json":           "attach --pid 4711 --name box --json",
+		"attach-container":      "attach --container 0123456789ab --network weft",
+		"attach-no-network":     "attach --pid 1 --network ghost",
+		"detach-elsewhere":      "detach chat",
+		"detach-unknown":        "detach ghost",
+		"expose":                "expose 10.32.0.77 --multicast-route",
+		"hide-unknown":          "hide",
+		"groups":                "groups",
+		"groups-json":           "groups --json",
+		"ipam":                  "ipam",
+		"ipam-json":             "ipam --json",
+		"token":                 "token",
+		"token-json":            "token --json",
+		"token-rotate":          "token rotate",
+		"connect":               "connect 10.0.0.9 example.net:7000",
+		"forget":                "forget 10.0.0.9 --json",
+		"ping":                  "ping two -c 4 -i 10ms",
+		"ping-json":             "ping two -c 3 -i 10ms --json",
+		"ping-unknown":          "ping ghost -c 1",
+		"version":               "version",
+	}
+	for name, line := range tests {
+		t.Run(name, func(t *testing.T) {
+			runDir := apiservertest.Serve(t, apiservertest.New())
+			got := weft(t, runDir, "", strings.Fields(line)...)
+			text := fmt.Sprintf("$ weft %s\n%s-- errors --\n%s-- exit %d --\n", line, got.out, got.errs, got.code)
+			text = strings.ReplaceAll(text, runDir, "RUN_DIR")
+			path := filepath.Join("testdata", name+".txt")
+			if *update {
+				if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text != string(want) {
+				t.Errorf("got:\n%s\nwant:\n%s", text, want)
+			}
+			if strings.HasSuffix(name, "-json") && !json.Valid([]byte(got.out)) {
+				t.Errorf("not JSON: %s", got.out)
+			}
+		})
+	}
+}
+
+// Mistakes in the command line are found without a daemon: exit 2, one line that names the thing,
+// one that says where to read on, nothing on stdout.
+func TestUsageErrors(t *testing.T) {
+	for line, want := range map[string]string{
+		"frobnicate":                                "no command frobnicate",
+		"--colour":                                  "unknown flag",
+		"hosts ghost":                               "hosts takes no argument, but was given ghost",
+		"hosts --bogus":                             "unknown flag: --bogus",
+		"host":                                      "one of its commands is missing",
+		"host rm":                                   "NAME is missing",
+		"host rm a b":                               "too many: b",
+		"network create":                            "NAME is missing",
+		"network create UPPER":                      `network "UPPER": use a-z`,
+		"network create -- -a":                      "use a-z",
+		"network create a --subnet 10.0.0.0":        "--subnet 10.0.0.0: want ADDRESS/BITS",
+		"network create a --subnet 10.0.0.1/8":      "did you mean 10.0.0.0/8",
+		"network create a --subnet fd00::/64":       "wrong IP version",
+		"network create a --subnet6 10.0.0.0/8":     "wrong IP version",
+		"network create a --allow-group 10.1.1.1":   "not a multicast address",
+		"network create a --deny-group 10.0.0.0/8":  "not a range of multicast",
+		"network create a --deny-group 224.0.0.0/3": "not a range of multicast",
+		"network create a --rate -1":                "--rate -1",
+		"network create a --rate x":                 "invalid argument",
+		"network frob":                              "network has no command frob",
+		"attach":                                    "say what to attach",
+		"attach --pid 1 --netns /x":                 "none of the others can be",
+		"attach --pid -5":                           "--pid -5",
+		"attach --pid x":                            "invalid argument",
+		"attach --pid 1 --ip 10.0.0.0/8":            "without a prefix length",
+		"attach --pid 1 --ip 239.1.1.1":             "unicast",
+		"attach --pid 1 --name Bad_Name":            "use a-z",
+		"detach":                                    "say what to detach",
+		"detach a --pid 1":                          "say what to detach",
+		"expose nonsense":                           "address nonsense",
+		"expose 10.0.0.1 10.0.0.2":                  "too many",
+		"hide x":                                    "takes no argument",
+		"connect":                                   "HOST is missing",
+		"forget":                                    "HOST is missing",
+		"token rotate now":                          "takes no argument",
+		"ping":                                      "HOST is missing",
+		"ping two -c -1":                            "--count -1",
+		"ping two -s 65508":                         "--size 65508",
+		"ping two -i 0s":                            "--interval 0s",
+		"ping two -W 2h":                            "--timeout 2h",
+		"down --leave --clean":                      "none of the others can be",
+		"chat":                                      "GROUP:PORT is missing",
+		"chat 10.0.0.1:5":                           "not a multicast address",
+		"chat 239.1.1.1:5 --json":                   "--json is not for datagrams",
+		"send 239.1.1.1":                            "port is missing",
+		"send 239.1.1.1:5 --ttl 0":                  "--ttl 0",
+		"send 239.1.1.1:5 --ttl 256":                "--ttl 256",
+		"send 232.1.1.1,10.0.0.1:5":                 "a sender does not choose",
+		"recv 239.1.1.1:5 -n -1":                    "-n -1",
+		"recv 239.1.1.1:5 --timeout -1s":            "--timeout -1s",
+		"recv 239.1.1.1:5 --timeout 0s":             "--timeout 0s",
+		"recv 239.1.1.1:5 --timeout soon":           "invalid argument",
+	} {
+		t.Run(line, func(t *testing.T) {
+			got := weft(t, t.TempDir(), "", strings.Fields(line)...)
+			if got.code != ExitUsage || got.out != "" {
+				t.Errorf("exit %d, printed %q", got.code, got.out)
+			}
+			checkErrorForm(t, got.errs)
+			if !strings.Contains(got.errs, want) {
+				t.Errorf("no %q in %q", want, got.errs)
+			}
+		})
+	}
+}
+
+func checkErrorForm(t *testing.T, errs string) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSuffix(errs, "\n"), "\n")
+	for i, l := range lines {
+		if !strings.HasPrefix(l, "weft: ") && (i == 0 || !strings.HasPrefix(l, "hint: ")) {
+			t.Errorf("error line %q", l)
+		}
+	}
+	if len(lines) > 3 {
+		t.Errorf("%d lines of errors: %q", len(lines), errs)
+	}
+}
+
+// Every command that needs the daemon says so, names the socket and the way to start it.
+func TestNoDaemon(t *testing.T) {
+	dir := t.TempDir()
+	for _, line := range []string{
+		"status", "hosts", "host ls", "host rm a", "links", "networks", "network ls", "network show a", "network create a", "network rm a",
+		"attachments", "attach --pid 1", "detach a", "expose", "hide", "groups", "ipam", "token", "token rotate", "connect a", "forget a", "ping a",
+		"down --leave", "status --wait", "hosts --json",
+	} {
+		got := weft(t, dir, "", strings.Fields(line)...)
+		if got.code != ExitFailed || got.out != "" || !strings.Contains(got.errs, filepath.Join(dir, "weft.sock")) || !strings.Contains(got.errs, "weft up") {
+			t.Errorf("%s: %+v", line, got)
+		}
+		checkErrorForm(t, got.errs)
+	}
+	if got := weft(t, dir, "", "run", "--", "true"); got.code != 125 {
+		t.Errorf("run: %+v", got)
+	}
+	if got := weft(t, dir, "", "run", "--ip", "x", "--", "true"); got.code != 125 {
+		t.Errorf("run with a bad flag: %+v", got)
+	}
+	if got := weft(t, dir, "", "down"); got.code != ExitOK || got.out != "not running\n" {
+		t.Errorf("down: %+v", got)
+	}
+}
+
+func TestDegraded(t *testing.T) {
+	b := apiservertest.New()
+	dir := apiservertest.Serve(t, b)
+	b.Edit(func(s *api.Status) {
+		s.State, s.Reason = api.StateJoining, "10.1.0.2:6783 takes TCP but not this token"
+		s.Paths = map[string]int{api.PathNone: 1}
+	})
+	if got := weft(t, dir, "", "status"); got.code != ExitDegraded || !strings.Contains(got.errs, "not this token") || !strings.Contains(got.out, "joining") {
+		t.Errorf("joining: %+v", got)
+	}
+	if got := weft(t, dir, "", "status", "--wait", "--json"); got.code != ExitDegraded || !json.Valid([]byte(got.out)) {
+		t.Errorf("wait in vain: %+v", got)
+	}
+	b.Edit(func(s *api.Status) { s.State, s.Paths = api.StateFounded, nil })
+	if got := weft(t, dir, "", "status"); got.code != ExitOK {
+		t.Errorf("founded: %+v", got)
+	}
+	b.Edit(func(s *api.Status) { s.State, s.Paths = api.StateConnected, map[string]int{api.PathDirect: 1} })
+	if got := weft(t, dir, "", "status", "--wait"); got.code != ExitOK {
+		t.Errorf("connected: %+v", got)
+	}
+}
+
+// A daemon's error is told in its words; a malformed request is the caller's mistake.
+func TestExitCodeOfAnswers(t *testing.T) {
+	for err, want := range map[error]int{
+		error(api.Errorf(api.CodeInvalid, "name too long")):        ExitUsage,
+		error(api.Errorf(api.CodeConflict, "in use")):              ExitFailed,
+		error(api.Errorf(api.CodeUnavailable, "no majority")):      ExitFailed,
+		errors.New("disk full"):                                    ExitFailed,
+		errors.Join(errors.New("one"), errors.New("two of three")): ExitFailed,
+	} {
+		b := apiservertest.New()
+		b.Fail(err)
+		got := weft(t, apiservertest.Serve(t, b), "", "hosts")
+		if got.code != want || got.out != "" {
+			t.Errorf("%v: %+v", err, got)
+		}
+		for line := range strings.Lines(err.Error()) {
+			if !strings.Contains(got.errs, "weft: "+strings.TrimSpace(line)+"\n") {
+				t.Errorf("%v: told %q", err, got.errs)
+			}
+		}
+		checkErrorForm(t, got.errs)
+	}
+}
+
+func TestExposeAndHide(t *testing.T) {
+	b := apiservertest.New()
+	dir := apiservertest.Serve(t, b)
+	for _, line := range []string{"expose", "attach --pid 7 --name seven", "attach --netns /run/netns/x --name x", "hide", "detach --pid 7", "detach x"} {
+		if got := weft(t, dir, "", strings.Fields(line)...); got.code != ExitOK {
+			t.Errorf("%s: %+v", line, got)
+		}
+	}
+	calls := b.Calls()
+	for _, want := range []string{"attach kind=host network=weft ips=[]", "attach kind=netns network=weft ips=[]", "detach weft/one", "detach weft/seven", "detach weft/x"} {
+		if !slices.Contains(calls, want) {
+			t.Errorf("no %q in %q", want, calls)
+		}
+	}
+}
+
+func TestDownWithoutDaemonCleans(t *testing.T) {
+	dir, state := t.TempDir(), t.TempDir()
+	var asked CleanOptions
+	var out, errs bytes.Buffer
+	app := &App{
+		Args: []string{"down", "--clean"}, Env: []string{"WEFT_RUN_DIR=" + dir, "WEFT_STATE_DIR=" + state}, Out: &out, Err: &errs,
+		Clean: func(_ context.Context, o CleanOptions) error { asked = o; return nil },
+	}
+	if code := app.Main(t.Context()); code != ExitOK || out.String() != "cleaned\n" {
+		t.Errorf("exit %d, %q, %q", code, out.String(), errs.String())
+	}
+	if want := (CleanOptions{RunDir: dir, StateDir: state}); asked != want {
+		t.Errorf("cleaned %+v, want %+v", asked, want)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if got := weft(t, t.TempDir(), "", "completion", shell); got.code != ExitOK || !strings.Contains(got.out, "weft") {
+			t.Errorf("%s: %d %s", shell, got.code, got.errs)
+		}
+	}
+}
+
+func TestTakeArgsLeavesOthersAlone(t *testing.T) {
+	// Only what follows --token is overwritten: none of these strings may be.
+	in := []string{"weft", "run", "--", "x", "--token", "theirs"}
+	got := TakeArgs(in)
+	if !slices.Equal(got, in) || in[5] != "theirs" {
+		t.Errorf("%q from %q", got, in)
+	}
+}
+
+func TestClientNamesTheSocket(t *testing.T) {
+	dir := t.TempDir()
+	got := weft(t, t.TempDir(), "", "--run-dir", dir, "hosts")
+	if !strings.Contains(got.errs, client.SocketPath(dir)) {
+		t.Errorf("the flag does not win over the environment: %q", got.errs)
+	}
+}
