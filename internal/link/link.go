@@ -37,6 +37,7 @@ func (a Addr) String() string {
 // nothing about the other direction (asymmetric loss).
 const (
 	pingIdle     = 5 * time.Second        // keepalive of a quiet link
+	pingAlign    = 5 * time.Second        // quiet links are asked at multiples of this
 	pingNAT      = 2 * time.Second        // ... when a NAT must keep the mapping, and hear of a new one soon
 	pingBusy     = time.Second            // ... while there is traffic
 	pingAgain    = 300 * time.Millisecond // after a miss
@@ -49,6 +50,9 @@ const (
 	unreachable  = 3 * time.Second // path down for so long: no path
 	relayAfter   = 600 * time.Millisecond
 
+	// starved is how late a Tick may be before the host itself, not the path, is taken for slow.
+	starved = 400 * time.Millisecond
+
 	rekeyAfter   = 120 * time.Second // initiator; the responder waits rekeyExtra longer
 	rekeyExtra   = 30 * time.Second
 	rejectAfter  = 240 * time.Second
@@ -57,8 +61,9 @@ const (
 	backoffMax   = 2 * time.Second
 	backoffLong  = 10 * time.Second // after longAbsence
 	longAbsence  = 15 * time.Minute
-	maxDirect    = 16 // endpoints remembered per host
-	tryDirect    = 4  // ... tried at a time
+	yieldTime    = 500 * time.Millisecond // the higher HostID leaves the first word to the lower
+	maxDirect    = 16                     // endpoints remembered per host
+	tryDirect    = 4                      // ... tried at a time
 	tryRelays    = 2
 	maxSessions  = 4
 	maxPingsOpen = 32
@@ -89,6 +94,7 @@ type openPing struct {
 	id   uint64
 	to   Addr
 	sent time.Time
+	late time.Duration // this host did not run for so long meanwhile
 }
 
 // Link is the path choice for one host: a state machine driven by its owner with inputs and the time.
@@ -110,6 +116,9 @@ type Link struct {
 	lastTry  time.Time // of search, upgrade or hello round
 	backoff  time.Duration
 	rotate   int
+	hellos   int // rounds of handshakes in search
+	lastHi   time.Time
+	lastTick time.Time
 	rekeying time.Time
 	lastSent uint64
 	born     time.Time
@@ -154,6 +163,16 @@ func (l *Link) Reason() string { return l.reason }
 
 // Since returns when the state of the moment began.
 func (l *Link) Since() time.Time { return l.since }
+
+// Postpone says that a handshake asked for was not begun: ask again at the next Tick.
+func (l *Link) Postpone() {
+	if l.state == stateNone {
+		l.lastTry = time.Time{}
+	}
+}
+
+// Quiet reports whether the link needs no closer attention than a keepalive.
+func (l *Link) Quiet() bool { return l.state == stateUp && l.misses == 0 && len(l.pings) == 0 }
 
 // Candidates returns the endpoints tried for a direct path.
 func (l *Link) Candidates() []netip.AddrPort { return l.direct }
@@ -294,7 +313,7 @@ func (l *Link) enter(now time.Time, s pathState, out *Out) {
 		l.state, l.since = s, now
 		out.Changed = true
 	}
-	l.misses = 0
+	l.misses, l.hellos = 0, 0
 	l.lastTry = now
 	if s == stateUp && l.addr.IsRelay() {
 		l.lastTry = now.Add(firstUpgrade - upgradeGap)

@@ -13,11 +13,13 @@ type Env struct {
 	Relays []ident.HostID // hosts with a direct path, nearest first
 	Sent   uint64         // packets sealed in the session Use so far
 	Spent  bool           // that session has used half of its key's budget
+	Yield  bool           // the other end, of the lower HostID, is to speak first
 }
 
 // Tick lets time pass. Call it at least every 100 ms while packets flow, every 250 ms otherwise.
 func (l *Link) Tick(now time.Time, env Env) Out {
 	var out Out
+	l.forgive(now)
 	l.expireSessions(now, &out)
 	l.countMisses(now, &out)
 	busy := env.Sent != l.lastSent
@@ -32,6 +34,19 @@ func (l *Link) Tick(now time.Time, env Env) Out {
 		l.search(now, env, &out)
 	}
 	return out
+}
+
+// forgive gives open pings the time in which this host did not run: it could not see their answers
+// either. Without it a busy machine takes all its paths for dead, and the search makes it busier
+// (the lesson of Lifeguard, arXiv:1707.00788).
+func (l *Link) forgive(now time.Time) {
+	late := now.Sub(l.lastTick)
+	if !l.lastTick.IsZero() && late > starved {
+		for i := range l.pings {
+			l.pings[i].late += late
+		}
+	}
+	l.lastTick = now
 }
 
 func (l *Link) expireSessions(now time.Time, out *Out) {
@@ -64,7 +79,7 @@ func (l *Link) expireSessions(now time.Time, out *Out) {
 func (l *Link) countMisses(now time.Time, out *Out) {
 	limit := pingTimeout + 2*l.rtt
 	l.pings = slices.DeleteFunc(l.pings, func(p openPing) bool {
-		if now.Sub(p.sent) < limit {
+		if now.Sub(p.sent) < limit+p.late {
 			return false
 		}
 		if p.to == l.addr {
@@ -91,7 +106,11 @@ func (l *Link) keepAlive(now time.Time, env Env, busy bool, out *Out) {
 	case env.NATed || l.addr.IsRelay():
 		gap = pingNAT
 	}
-	if now.Sub(l.lastPing) >= gap {
+	last := l.lastPing
+	if gap == pingIdle {
+		last = last.Truncate(pingAlign) // quiet links of a host ask together: one wake-up, not many
+	}
+	if now.Sub(last) >= gap {
 		l.ping(now, l.addr, out)
 	}
 	if l.addr.IsRelay() && now.Sub(l.lastTry) >= upgradeGap {
@@ -131,16 +150,22 @@ func (l *Link) search(now time.Time, env Env, out *Out) {
 	if !slices.Contains(targets, l.addr) {
 		targets = append(targets, l.addr)
 	}
-	for _, a := range targets {
+	// A handshake costs both ends a thousand times what a ping does: fewer of them, ever more seldom.
+	greet := now.Sub(l.since) >= helloAfter && now.Sub(l.lastHi) >= min(backoffMin<<min(l.hellos, 4), backoffMax)
+	for i, a := range targets {
 		l.ping(now, a, out)
-		if now.Sub(l.since) >= helloAfter {
+		if greet && (i+l.hellos)%len(targets) < 2 {
 			out.Hellos = append(out.Hellos, a)
 		}
+	}
+	if greet {
+		l.lastHi = now
+		l.hellos++
 	}
 }
 
 func (l *Link) tryHello(now time.Time, env Env, out *Out) {
-	if now.Sub(l.lastTry) < l.backoff {
+	if now.Sub(l.lastTry) < l.backoff || env.Yield && now.Sub(l.since) < yieldTime {
 		return
 	}
 	l.lastTry = now

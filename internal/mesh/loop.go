@@ -17,15 +17,21 @@ import (
 )
 
 const (
-	tickEvery   = 100 * time.Millisecond
-	saveEvery   = 2 * time.Second
+	tickEvery   = 100 * time.Millisecond // while a link is being made or is in doubt
+	tickQuiet   = 500 * time.Millisecond
+	saveEvery   = 5 * time.Second
 	selfEvery   = time.Second // own record: endpoints may have changed
 	rejoinEvery = 2 * time.Second
+
+	// Handshakes begun per second, of all links together: many hosts that start at once, or a machine
+	// that was asleep, must not spend all their time on them.
+	greetRate  = 40.0
+	greetBurst = 20.0
 )
 
 // loop owns loopState.
 func (m *Mesh) loop() {
-	tick := time.NewTicker(tickEvery)
+	tick := time.NewTimer(tickEvery)
 	defer tick.Stop()
 	var saved, self time.Time
 	for {
@@ -39,8 +45,16 @@ func (m *Mesh) loop() {
 			m.handshake(time.Now(), d)
 		case e := <-m.events:
 			m.event(e)
-		case now := <-tick.C:
-			m.tick(now)
+		case <-tick.C:
+			for range len(m.events) { // answers that are here already must not count as missing
+				m.event(<-m.events)
+			}
+			now := time.Now()
+			if m.tick(now) {
+				tick.Reset(tickQuiet)
+			} else {
+				tick.Reset(tickEvery)
+			}
 			if now.Sub(saved) >= saveEvery {
 				saved = now
 				m.saveOthers()
@@ -55,7 +69,11 @@ func (m *Mesh) loop() {
 	}
 }
 
-func (m *Mesh) tick(now time.Time) {
+// tick lets time pass; quiet says that nothing waits for the next tick.
+func (m *Mesh) tick(now time.Time) (quiet bool) {
+	quiet = len(m.attempts) == 0 && m.sync.Settled()
+	m.greetings = min(m.greetings+greetRate*now.Sub(m.lastTick).Seconds(), greetBurst)
+	m.lastTick = now
 	m.machine.Tick(now)
 	for i, a := range m.attempts {
 		if now.Sub(a.at) > attemptLife {
@@ -68,7 +86,8 @@ func (m *Mesh) tick(now time.Time) {
 		if !m.wanted(h) {
 			continue
 		}
-		env := link.Env{NATed: m.natted, Relays: without(relays, h.id)}
+		env := link.Env{NATed: m.natted, Relays: without(relays, h.id), Yield: h.id.Less(m.self)}
+		quiet = quiet && h.link.Quiet()
 		if s := (*m.sessions.Load())[h.link.Use()]; s != nil {
 			env.Sent = s.sealer.Used()
 			env.Spent = s.sealer.Used() > s.sealer.Budget()/2
@@ -81,6 +100,7 @@ func (m *Mesh) tick(now time.Time) {
 	if m.dirStale {
 		m.list()
 	}
+	return quiet
 }
 
 // wanted reports whether a link to the host is to be held.
@@ -94,6 +114,11 @@ func (m *Mesh) act(now time.Time, h *host, out link.Out) {
 		m.releaseSessions(func(s *session) bool { return s.local == i })
 	}
 	for _, a := range out.Hellos {
+		if m.greetings < 1 {
+			h.link.Postpone()
+			break
+		}
+		m.greetings--
 		m.sayHello(now, h, a)
 	}
 	for _, p := range out.Pings {
