@@ -48,23 +48,25 @@ const (
 	searchGap    = 500 * time.Millisecond // path down: how often all addresses are tried
 	helloAfter   = 1200 * time.Millisecond
 	unreachable  = 3 * time.Second // path down for so long: no path
-	relayAfter   = 600 * time.Millisecond
+	relayAfter   = 800 * time.Millisecond
+	searchMax    = 2 * time.Second
 
 	// starved is how late a Tick may be before the host itself, not the path, is taken for slow.
-	starved = 400 * time.Millisecond
+	starved = 1200 * time.Millisecond
 
 	rekeyAfter   = 120 * time.Second // initiator; the responder waits rekeyExtra longer
 	rekeyExtra   = 30 * time.Second
 	rejectAfter  = 240 * time.Second
 	unconfirmed  = 10 * time.Second // a session nobody used
-	backoffMin   = 250 * time.Millisecond
-	backoffMax   = 2 * time.Second
+	backoffMin   = 500 * time.Millisecond
+	backoffMax   = 4 * time.Second
+	lateness     = 5 * time.Second  // an answer to a ping counts for so long, though it was missed
 	backoffLong  = 10 * time.Second // after longAbsence
 	longAbsence  = 15 * time.Minute
 	yieldTime    = 500 * time.Millisecond // the higher HostID leaves the first word to the lower
 	maxDirect    = 16                     // endpoints remembered per host
 	tryDirect    = 4                      // ... tried at a time
-	tryRelays    = 2
+	tryRelays    = 1
 	maxSessions  = 4
 	maxPingsOpen = 32
 )
@@ -95,6 +97,7 @@ type openPing struct {
 	to   Addr
 	sent time.Time
 	late time.Duration // this host did not run for so long meanwhile
+	miss bool          // counted as missed
 }
 
 // Link is the path choice for one host: a state machine driven by its owner with inputs and the time.
@@ -172,7 +175,9 @@ func (l *Link) Postpone() {
 }
 
 // Quiet reports whether the link needs no closer attention than a keepalive.
-func (l *Link) Quiet() bool { return l.state == stateUp && l.misses == 0 && len(l.pings) == 0 }
+func (l *Link) Quiet() bool {
+	return l.state == stateUp && l.misses == 0 && !slices.ContainsFunc(l.pings, func(p openPing) bool { return !p.miss })
+}
 
 // Candidates returns the endpoints tried for a direct path.
 func (l *Link) Candidates() []netip.AddrPort { return l.direct }

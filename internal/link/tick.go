@@ -78,15 +78,17 @@ func (l *Link) expireSessions(now time.Time, out *Out) {
 
 func (l *Link) countMisses(now time.Time, out *Out) {
 	limit := pingTimeout + 2*l.rtt
-	l.pings = slices.DeleteFunc(l.pings, func(p openPing) bool {
-		if now.Sub(p.sent) < limit+p.late {
-			return false
+	for i := range l.pings {
+		p := &l.pings[i]
+		if !p.miss && now.Sub(p.sent) >= limit+p.late {
+			p.miss = true
+			if p.to == l.addr {
+				l.misses++
+			}
 		}
-		if p.to == l.addr {
-			l.misses++
-		}
-		return true
-	})
+	}
+	// A late answer shows that the path works, only more slowly than thought: it is waited for.
+	l.pings = slices.DeleteFunc(l.pings, func(p openPing) bool { return now.Sub(p.sent) >= lateness+p.late })
 	if l.state == stateUp && l.misses >= missesDown {
 		if !l.addr.IsRelay() {
 			l.reason = "the direct endpoint " + l.addr.AP.String() + " stopped answering"
@@ -142,7 +144,7 @@ func (l *Link) search(now time.Time, env Env, out *Out) {
 	if now.Sub(l.since) >= unreachable && now.Sub(l.since) < unreachable+time.Second {
 		out.Changed = true // Up turned false
 	}
-	if now.Sub(l.lastTry) < min(searchGap*time.Duration(1+int(now.Sub(l.since)/(10*time.Second))), backoffMax) {
+	if now.Sub(l.lastTry) < min(searchGap*time.Duration(1+int(now.Sub(l.since)/(10*time.Second))), searchMax) {
 		return
 	}
 	l.lastTry = now
@@ -151,7 +153,7 @@ func (l *Link) search(now time.Time, env Env, out *Out) {
 		targets = append(targets, l.addr)
 	}
 	// A handshake costs both ends a thousand times what a ping does: fewer of them, ever more seldom.
-	greet := now.Sub(l.since) >= helloAfter && now.Sub(l.lastHi) >= min(backoffMin<<min(l.hellos, 4), backoffMax)
+	greet := now.Sub(l.since) >= helloAfter && now.Sub(l.lastHi) >= min(backoffMin<<min(l.hellos, 4)/2, backoffMax)
 	for i, a := range targets {
 		l.ping(now, a, out)
 		if greet && (i+l.hellos)%len(targets) < 2 {

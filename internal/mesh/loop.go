@@ -25,7 +25,7 @@ const (
 
 	// Handshakes begun per second, of all links together: many hosts that start at once, or a machine
 	// that was asleep, must not spend all their time on them.
-	greetRate  = 40.0
+	greetRate  = 10.0
 	greetBurst = 20.0
 )
 
