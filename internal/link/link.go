@@ -36,8 +36,8 @@ func (a Addr) String() string {
 // Timers and bounds. A path is judged by answered pings alone: packets that merely arrive say
 // nothing about the other direction (asymmetric loss).
 const (
-	pingIdle     = 5 * time.Second        // keepalive of a quiet link
-	pingAlign    = 5 * time.Second        // quiet links are asked at multiples of this
+	pingIdle     = 20 * time.Second       // keepalive of a quiet link
+	pingAlign    = 10 * time.Second       // quiet links are asked at multiples of this
 	pingNAT      = 2 * time.Second        // ... when a NAT must keep the mapping, and hear of a new one soon
 	pingBusy     = time.Second            // ... while there is traffic
 	pingAgain    = 300 * time.Millisecond // after a miss

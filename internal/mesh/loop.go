@@ -80,13 +80,19 @@ func (m *Mesh) tick(now time.Time) (quiet bool) {
 			delete(m.attempts, i)
 		}
 	}
-	relays := m.relays()
+	var relays []ident.HostID
 	for _, h := range m.hosts {
 		m.tickNewRun(now, h)
 		if !m.wanted(h) {
 			continue
 		}
-		env := link.Env{NATed: m.natted, Relays: without(relays, h.id), Yield: h.id.Less(m.self)}
+		env := link.Env{NATed: m.natted, Yield: h.id.Less(m.self)}
+		if !h.link.Quiet() { // else no relay is asked for
+			if relays == nil {
+				relays = m.relays()
+			}
+			env.Relays = without(relays, h.id)
+		}
 		quiet = quiet && h.link.Quiet()
 		if s := (*m.sessions.Load())[h.link.Use()]; s != nil {
 			env.Sent = s.sealer.Used()
