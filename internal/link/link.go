@@ -73,8 +73,9 @@ const (
 
 // Ping is a probe to send in the current session.
 type Ping struct {
-	To Addr
-	ID uint64
+	To   Addr
+	ID   uint64
+	Size int // UDP payload to fill, without a relay's envelope; 0: as short as it can be
 }
 
 // Out is what the owner has to do after an input.
@@ -125,6 +126,7 @@ type Link struct {
 	rekeying time.Time
 	lastSent uint64
 	born     time.Time
+	sizing   sizing
 }
 
 type pathState byte
@@ -262,6 +264,9 @@ func (l *Link) Received(now time.Time, local uint32, a Addr) Out {
 // Pong says that the answer to ping id arrived.
 func (l *Link) Pong(now time.Time, id uint64) Out {
 	var out Out
+	if l.sized(now, id, &out) {
+		return out
+	}
 	i := slices.IndexFunc(l.pings, func(p openPing) bool { return p.id == id })
 	if i < 0 {
 		return out
@@ -320,6 +325,9 @@ func (l *Link) enter(now time.Time, s pathState, out *Out) {
 	}
 	l.misses, l.hellos = 0, 0
 	l.lastTry = now
+	if s == stateSearch {
+		l.sizing = sizing{} // what answers next may go another way
+	}
 	if s == stateUp && l.addr.IsRelay() {
 		l.lastTry = now.Add(firstUpgrade - upgradeGap)
 		if l.reason == "" {

@@ -29,6 +29,7 @@ func (l *Link) Tick(now time.Time, env Env) Out {
 		l.tryHello(now, env, &out)
 	case stateUp:
 		l.keepAlive(now, env, busy, &out)
+		l.measure(now, env, &out)
 		l.rekey(now, env, &out)
 	case stateSearch:
 		l.search(now, env, &out)

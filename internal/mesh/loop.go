@@ -140,19 +140,22 @@ func (m *Mesh) ping(h *host, p link.Ping) {
 	if !ok {
 		return
 	}
-	var b [pingSize]byte
+	b := make([]byte, max(pingSize, p.Size-wire.LinkHeader-wire.Tag))
 	b[0] = wire.KindPing
 	binary.BigEndian.PutUint64(b[1:], p.ID)
-	_ = m.transmit(r, b[:]) // a ping that cannot be sent is a ping not answered
+	r.payload = max(r.payload, p.Size) // in one packet: its length is the question
+	_ = m.transmit(r, b)               // a ping that cannot be sent is a ping not answered
 }
 
 // setPath tells the datapath the path of the moment.
 func (m *Mesh) setPath(now time.Time, h *host) {
 	up := h.link.Up(now)
 	var path *link.Path
+	var probes []link.Ping
 	if s := (*m.sessions.Load())[h.link.Use()]; up && s != nil {
 		a := h.link.Addr()
-		path = &link.Path{Endpoint: a.AP, Session: s.sealer, Payload: m.payload(h, a)}
+		probes = h.link.SetLimit(now, m.payload(h, a)).Pings
+		path = &link.Path{Endpoint: a.AP, Session: s.sealer, Payload: h.link.Payload()}
 		if a.IsRelay() {
 			hop := pathOf(m.Peer(a.Relay))
 			if hop == nil || hop.Relay != nil {
@@ -166,6 +169,9 @@ func (m *Mesh) setPath(now time.Time, h *host) {
 		up = false
 	}
 	h.peer.SetPath(path)
+	for _, p := range probes {
+		m.ping(h, p)
+	}
 	m.dirStale = true
 	if up && !h.up {
 		h.up = true
@@ -188,7 +194,7 @@ func (m *Mesh) setPath(now time.Time, h *host) {
 	m.cfg.HostChanged(h.id)
 }
 
-// payload returns the UDP payload that fits everywhere on the way, as far as one knows without probing.
+// payload returns the UDP payload that fits everywhere on the way, as far as interfaces tell; probes say whether it is true.
 func (m *Mesh) payload(h *host, a link.Addr) int {
 	ap := a.AP
 	if a.IsRelay() {
