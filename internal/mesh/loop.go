@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"encoding/binary"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -21,6 +22,7 @@ const (
 	saveEvery   = 2 * time.Second
 	selfEvery   = time.Second // own record: endpoints may have changed
 	rejoinEvery = 2 * time.Second
+	moveEvery   = time.Second // others' word for where we are: how often it may cost anything
 )
 
 // loop owns loopState.
@@ -68,12 +70,7 @@ func (m *Mesh) tick(now time.Time) {
 		if !m.wanted(h) {
 			continue
 		}
-		env := link.Env{NATed: m.natted, Relays: without(relays, h.id)}
-		if s := (*m.sessions.Load())[h.link.Use()]; s != nil {
-			env.Sent = s.sealer.Used()
-			env.Spent = s.sealer.Used() > s.sealer.Budget()/2
-		}
-		m.act(now, h, h.link.Tick(now, env))
+		m.act(now, h, h.link.Tick(now, m.env(h, relays)))
 	}
 	m.tickSeeds(now)
 	m.sendState(m.sync.Tick(now))
@@ -81,6 +78,16 @@ func (m *Mesh) tick(now time.Time) {
 	if m.dirStale {
 		m.list()
 	}
+}
+
+// env is what the link to a host must know of the rest.
+func (m *Mesh) env(h *host, relays []ident.HostID) link.Env {
+	env := link.Env{NATed: m.natted, Relays: without(relays, h.id)}
+	if s := (*m.sessions.Load())[h.link.Use()]; s != nil {
+		env.Sent = s.sealer.Used()
+		env.Spent = s.sealer.Used() > s.sealer.Budget()/2
+	}
+	return env
 }
 
 // wanted reports whether a link to the host is to be held.
@@ -230,7 +237,7 @@ func (m *Mesh) event(e event) {
 	switch e.kind {
 	case wire.KindPong:
 		if len(e.body) >= 8 {
-			m.observe(h, e.body[8:])
+			m.observe(e.at, h, e.addr, e.body[8:])
 			h.pong = e.at
 			m.act(e.at, h, h.link.Pong(e.at, binary.BigEndian.Uint64(e.body)))
 			m.probed(e)
@@ -263,7 +270,7 @@ func (m *Mesh) event(e event) {
 }
 
 // observe learns how another host sees us: a NAT shows by an address that is none of ours.
-func (m *Mesh) observe(h *host, b []byte) {
+func (m *Mesh) observe(now time.Time, h *host, from link.Addr, b []byte) {
 	if len(b) < 18 {
 		return
 	}
@@ -272,7 +279,31 @@ func (m *Mesh) observe(h *host, b []byte) {
 	if addr.IsUnspecified() || ap.Port() == 0 {
 		return
 	}
+	old := m.observed[h.id]
 	m.observed[h.id] = ap
+	if old.IsValid() && old != ap && old.Addr().Is4() == addr.Is4() && from == h.link.Addr() {
+		m.moved(now, h, old)
+	}
+}
+
+// moved says that this host has another address now: its NAT forgot the old one, or it has another
+// network. What others send to the old one is lost, so every path is asked at once and all are told.
+func (m *Mesh) moved(now time.Time, by *host, old netip.AddrPort) {
+	if now.Sub(m.lastMove) < moveEvery {
+		return
+	}
+	m.lastMove = now
+	m.log.Info("this host is seen at another endpoint", "endpoint", m.observed[by.id], "before", old, "by", by.name())
+	maps.DeleteFunc(m.observed, func(_ ident.HostID, ap netip.AddrPort) bool { return ap == old })
+	relays := m.relays()
+	for _, h := range m.hosts {
+		if m.wanted(h) && h != by {
+			m.act(now, h, h.link.Doubt(now, m.env(h, relays)))
+		}
+	}
+	if err := m.publishSelf(now, false); err != nil {
+		m.log.Error("own record not published", "err", err)
+	}
 }
 
 // rejoin merges member lists with hosts that we reach although memberlist holds them for dead.

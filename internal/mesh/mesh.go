@@ -128,7 +128,8 @@ type loopState struct {
 	warnings  warnings
 	refusal   refusal // last "no" to us
 	lastJoin  time.Time
-	boot      uint64 // names this run
+	lastMove  time.Time // when this host was last seen at another endpoint
+	boot      uint64    // names this run
 	started   time.Time
 	leaving   bool
 	dirStale  bool
