@@ -114,6 +114,8 @@ type Link struct {
 	rtt    time.Duration
 	reason string // why the path is not direct
 
+	doubted bool // something speaks against the path of the moment: the next Tick searches
+
 	pings    []openPing
 	nextID   uint64
 	lastPing time.Time
@@ -184,11 +186,15 @@ func (l *Link) Quiet() bool {
 // Candidates returns the endpoints tried for a direct path.
 func (l *Link) Candidates() []netip.AddrPort { return l.direct }
 
-// SetCandidates replaces the endpoints to try, best first. New ones are tried at once.
+// SetCandidates replaces the endpoints to try, best first. New ones are tried at once; a path to an
+// endpoint that is no longer named is in doubt.
 func (l *Link) SetCandidates(eps []netip.AddrPort) {
 	eps = slices.Clone(eps[:min(len(eps), maxDirect)])
 	if slices.Equal(eps, l.direct) {
 		return
+	}
+	if l.addr.AP.IsValid() && slices.Contains(l.direct, l.addr.AP) && !slices.Contains(eps, l.addr.AP) {
+		l.doubted = true
 	}
 	for _, ep := range eps {
 		if !slices.Contains(l.direct, ep) {
@@ -202,6 +208,26 @@ func (l *Link) SetCandidates(eps []netip.AddrPort) {
 // Nudge makes the next Tick try again at once: something changed that may help.
 func (l *Link) Nudge() {
 	l.backoff, l.lastTry = backoffMin, time.Time{}
+}
+
+// Doubt says that the path of the moment may be dead, before a ping was missed: this host's own
+// address changed, say. It stays in use while all addresses are asked at once, and the first that
+// answers is taken.
+func (l *Link) Doubt(now time.Time, env Env) Out {
+	var out Out
+	l.doubt(now, &out)
+	if l.state == stateSearch {
+		l.search(now, env, &out)
+	}
+	return out
+}
+
+func (l *Link) doubt(now time.Time, out *Out) {
+	l.doubted = false
+	if l.state == stateUp && l.use != 0 {
+		l.enter(now, stateSearch, out)
+		l.lastTry = time.Time{}
+	}
 }
 
 // Check asks the path of the moment for an answer now.
@@ -257,6 +283,10 @@ func (l *Link) Received(now time.Time, local uint32, a Addr) Out {
 		l.move(now, a, &out)
 	case !a.IsRelay():
 		l.ping(now, a, &out) // relayed, and a direct packet came: adopt when it answers
+	case !l.addr.IsRelay() && now.Sub(l.lastPing) >= pingAgain:
+		// The other end has reason to use a relay: it hears no answer on the direct path.
+		l.ping(now, l.addr, &out)
+		l.doubt(now, &out)
 	}
 	return out
 }

@@ -24,6 +24,9 @@ func (l *Link) Tick(now time.Time, env Env) Out {
 	l.countMisses(now, &out)
 	busy := env.Sent != l.lastSent
 	l.lastSent = env.Sent
+	if l.doubted {
+		l.doubt(now, &out)
+	}
 	switch l.state {
 	case stateNone:
 		l.tryHello(now, env, &out)

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"encoding/binary"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -22,6 +23,7 @@ const (
 	saveEvery   = 5 * time.Second
 	selfEvery   = time.Second // own record: endpoints may have changed
 	rejoinEvery = 2 * time.Second
+	moveEvery   = time.Second // others' word for where we are: how often it may cost anything
 
 	// Handshakes begun per second, of all links together: many hosts that start at once, or a machine
 	// that was asleep, must not spend all their time on them.
@@ -86,19 +88,11 @@ func (m *Mesh) tick(now time.Time) (quiet bool) {
 		if !m.wanted(h) {
 			continue
 		}
-		env := link.Env{NATed: m.natted, Yield: h.id.Less(m.self)}
-		if !h.link.Quiet() { // else no relay is asked for
-			if relays == nil {
-				relays = m.relays()
-			}
-			env.Relays = without(relays, h.id)
+		if relays == nil && !h.link.Quiet() { // a quiet link asks for no relay
+			relays = m.relays()
 		}
 		quiet = quiet && h.link.Quiet()
-		if s := (*m.sessions.Load())[h.link.Use()]; s != nil {
-			env.Sent = s.sealer.Used()
-			env.Spent = s.sealer.Used() > s.sealer.Budget()/2
-		}
-		m.act(now, h, h.link.Tick(now, env))
+		m.act(now, h, h.link.Tick(now, m.env(h, relays)))
 	}
 	m.tickSeeds(now)
 	m.sendState(m.sync.Tick(now))
@@ -107,6 +101,16 @@ func (m *Mesh) tick(now time.Time) (quiet bool) {
 		m.list()
 	}
 	return quiet
+}
+
+// env is what the link to a host must know of the rest.
+func (m *Mesh) env(h *host, relays []ident.HostID) link.Env {
+	env := link.Env{NATed: m.natted, Relays: without(relays, h.id), Yield: h.id.Less(m.self)}
+	if s := (*m.sessions.Load())[h.link.Use()]; s != nil {
+		env.Sent = s.sealer.Used()
+		env.Spent = s.sealer.Used() > s.sealer.Budget()/2
+	}
+	return env
 }
 
 // wanted reports whether a link to the host is to be held.
@@ -267,7 +271,7 @@ func (m *Mesh) event(e event) {
 	switch e.kind {
 	case wire.KindPong:
 		if len(e.body) >= 8 {
-			m.observe(h, e.body[8:])
+			m.observe(e.at, h, e.addr, e.body[8:])
 			h.pong = e.at
 			m.act(e.at, h, h.link.Pong(e.at, binary.BigEndian.Uint64(e.body)))
 			m.probed(e)
@@ -300,7 +304,7 @@ func (m *Mesh) event(e event) {
 }
 
 // observe learns how another host sees us: a NAT shows by an address that is none of ours.
-func (m *Mesh) observe(h *host, b []byte) {
+func (m *Mesh) observe(now time.Time, h *host, from link.Addr, b []byte) {
 	if len(b) < 18 {
 		return
 	}
@@ -309,7 +313,31 @@ func (m *Mesh) observe(h *host, b []byte) {
 	if addr.IsUnspecified() || ap.Port() == 0 {
 		return
 	}
+	old := m.observed[h.id]
 	m.observed[h.id] = ap
+	if old.IsValid() && old != ap && old.Addr().Is4() == addr.Is4() && from == h.link.Addr() {
+		m.moved(now, h, old)
+	}
+}
+
+// moved says that this host has another address now: its NAT forgot the old one, or it has another
+// network. What others send to the old one is lost, so every path is asked at once and all are told.
+func (m *Mesh) moved(now time.Time, by *host, old netip.AddrPort) {
+	if now.Sub(m.lastMove) < moveEvery {
+		return
+	}
+	m.lastMove = now
+	m.log.Info("this host is seen at another endpoint", "endpoint", m.observed[by.id], "before", old, "by", by.name())
+	maps.DeleteFunc(m.observed, func(_ ident.HostID, ap netip.AddrPort) bool { return ap == old })
+	relays := m.relays()
+	for _, h := range m.hosts {
+		if m.wanted(h) && h != by {
+			m.act(now, h, h.link.Doubt(now, m.env(h, relays)))
+		}
+	}
+	if err := m.publishSelf(now, false); err != nil {
+		m.log.Error("own record not published", "err", err)
+	}
 }
 
 // rejoin merges member lists with hosts that we reach although memberlist holds them for dead.

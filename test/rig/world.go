@@ -26,7 +26,8 @@ import (
 )
 
 // sweep removes all that belongs to a prefix once its standard input ends. It reads process groups to kill, one a line.
-// $1 prefix, $2 folder. A process inside one of our namespaces is ours whoever started it.
+// $1 prefix, $2 folder. A process inside one of our namespaces is ours whoever started it; one that left them, as
+// weft run does, is found by its group. (No "--" after -KILL: Debian's sh takes it for a group.)
 const sweep = `
 trap '' INT TERM HUP
 groups=$(cat)
