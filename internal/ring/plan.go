@@ -127,10 +127,9 @@ func (r *Ring) take(b *Book) bool {
 			continue
 		}
 		for _, h := range parts {
+			h.Version++
 			if g.To != r.self {
-				h = h.inherit(r.self)
-			} else {
-				h.Version++
+				h = h.inherit(r.self) // as if the host gone had taken it first
 			}
 			b.Owned = add(b.Owned, h)
 		}

@@ -16,12 +16,9 @@ import (
 // twice, out of order or never. After every step no address may have two owners among the hosts
 // that live, and none may be in use twice. WEFT_LONG=N runs N histories instead of 2,000.
 func TestHistories(t *testing.T) {
-	n, first := 2000, 1
-	if v := os.Getenv("WEFT_LONG"); v != "" {
-		n, _ = strconv.Atoi(v)
-	}
+	n := histories(2000)
 	var total simCounts
-	for seed := first; seed < first+n; seed++ {
+	for seed := 1; seed <= n; seed++ {
 		s := newSim(uint64(seed), false)
 		if err := s.run(); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
@@ -39,17 +36,25 @@ func TestHistories(t *testing.T) {
 // two at once: duplicates can arise, but when all have heard of all, no free address has two owners.
 func TestHistoriesByForce(t *testing.T) {
 	var total simCounts
-	for seed := uint64(1); seed <= 500; seed++ {
-		s := newSim(seed, true)
+	n := histories(1000)
+	for seed := 1; seed <= n; seed++ {
+		s := newSim(uint64(seed), true)
 		if err := s.run(); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		total.add(s.n)
 	}
 	t.Logf("%+v", total)
-	if total.Removals < 500 || total.Yielded == 0 {
+	if total.Removals < n || total.Yielded == 0 {
 		t.Errorf("too little happened: %+v", total)
 	}
+}
+
+func histories(n int) int {
+	if v, err := strconv.Atoi(os.Getenv("WEFT_LONG")); err == nil {
+		return v
+	}
+	return n
 }
 
 type simCounts struct{ Gives, Takes, Restarts, Removals, Allocs, Lost, Yielded int }
@@ -338,6 +343,11 @@ func (s *sim) check(inUseToo bool) error {
 					return fmt.Errorf("%d is owned by %s and %s", a, o.id.Short(), h.id.Short())
 				}
 				owner[a] = h
+			}
+			for _, g := range h.ring.own().Gives {
+				if _, hit := g.Overlap(r.Range); hit && inUseToo {
+					return fmt.Errorf("%v is owned by %s and on its way", g.Range, h.id.Short())
+				}
 			}
 		}
 		if !inUseToo {
