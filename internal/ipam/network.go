@@ -331,7 +331,7 @@ func (s *Service) handOver(ctx context.Context, sp *space) error {
 		}
 	}
 	for _, id := range alive {
-		if to.IsZero() && sp.scope == 0 && id != s.cfg.Self && !s.removed[id] {
+		if to.IsZero() && sp.scope == 0 && id != s.cfg.Self && s.removed[id].IsZero() {
 			to = id
 		}
 	}

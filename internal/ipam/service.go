@@ -33,7 +33,8 @@ const (
 	askEvery      = 500 * time.Millisecond // the next owner is asked when the last has not given
 	topUpEvery    = 5 * time.Second        // asks of a host that has some left
 	conflictAfter = 30 * time.Second       // a claim of another host must stand so long to be shown
-	heirAfter     = 5 * time.Second        // time for an heir's book to arrive before this host becomes one
+	heirAfter     = 10 * time.Second       // time for an heir's book to arrive before this host becomes one
+	maxRemoved    = 1 << 16                // hosts gone for good that are remembered
 	allocateWait  = 10 * time.Second       // when the caller sets no deadline
 )
 
@@ -82,10 +83,9 @@ type Service struct {
 	plan sync.Mutex
 
 	mu      sync.Mutex
-	running bool // the replay of the state tables is over
-	removed map[ident.HostID]bool
-	barred  bool // this host itself was removed
-	mourned map[ident.HostID]time.Time
+	running bool                       // the replay of the state tables is over
+	removed map[ident.HostID]time.Time // since when
+	barred  bool                       // this host itself was removed
 	ula     [6]byte
 	cluster *space // nil until founded or heard of
 	scopes  map[uint32]*scope
@@ -138,8 +138,7 @@ func New(cfg Config) *Service {
 	return &Service{
 		cfg:     cfg,
 		wake:    make(chan struct{}, 1),
-		removed: map[ident.HostID]bool{},
-		mourned: map[ident.HostID]time.Time{},
+		removed: map[ident.HostID]time.Time{},
 		scopes:  map[uint32]*scope{0: newScope()},
 		nets:    map[uint32]map[ident.HostID]uint32{},
 	}
@@ -210,10 +209,11 @@ func (s *Service) spaceLocked(id uint32, p netip.Prefix) *space {
 	if id == 0 && s.cluster != nil || len(sc.spaces) >= maxPerScope || s.spaces >= maxSpaces {
 		return nil
 	}
+	removed := func(id ident.HostID) bool { _, ok := s.removed[id]; return ok } // under mu, like all of the ring
 	sp := &space{scope: id, prefix: p, changed: make(chan struct{}), dirty: true}
 	if id == 0 {
 		n := uint32(1) << (carveBits(p) - p.Bits())
-		sp.ring, sp.pool = ring.New(s.cfg.Self, ring.Range{First: 0, Last: n - 1}), ring.NewPool()
+		sp.ring, sp.pool = ring.New(s.cfg.Self, ring.Range{First: 0, Last: n - 1}, removed), ring.NewPool()
 		sp.joined = true
 		s.cluster = sp
 		for index := range s.nets {
@@ -221,15 +221,12 @@ func (s *Service) spaceLocked(id uint32, p netip.Prefix) *space {
 		}
 	} else {
 		first, last := first4(p), last4(p)
-		sp.ring, sp.pool = ring.New(s.cfg.Self, ring.Range{First: first, Last: last}), ring.NewPool(first, first+1, last)
+		sp.ring, sp.pool = ring.New(s.cfg.Self, ring.Range{First: first, Last: last}, removed), ring.NewPool(first, first+1, last)
 		for key, a := range sc.own {
 			if p.Contains(toAddr(a)) {
 				sp.pool.Restore(key, a)
 			}
 		}
-	}
-	for r := range s.removed {
-		sp.ring.Remove(r)
 	}
 	sc.spaces = append(sc.spaces, sp)
 	s.spaces++
@@ -273,6 +270,9 @@ func (s *Service) write(sp *space, fn func() (ring.Book, bool, error)) error {
 }
 
 func (s *Service) publish(scope uint32, puts map[string][]byte, dels []string) error {
+	s.mu.Lock()
+	s.running = true // what comes back of this host's own is an echo
+	s.mu.Unlock()
 	err := s.cfg.Board.Publish(scope, puts, dels)
 	if err != nil {
 		s.mu.Lock()

@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -29,7 +30,7 @@ func (s *Service) HandleAsk(from ident.HostID, body []byte) error {
 		}
 	}
 	switch {
-	case s.removed[from] || from == s.cfg.Self || s.barred:
+	case !s.removed[from].IsZero() || from == s.cfg.Self || s.barred:
 		s.counts.BadAsks++
 		return nil
 	case sp == nil:
@@ -84,7 +85,11 @@ func (s *Service) settle(sp *space) error {
 		if !sp.dirty {
 			return ring.Book{}, false, nil
 		}
-		b, ok := sp.ring.Settle(sp.pool.InUse())
+		var used []uint32
+		if sp.scope != 0 { // a subnet in use may change its owner: all hosts know that it is in use
+			used = sp.pool.InUse()
+		}
+		b, ok := sp.ring.Settle(used)
 		sp.dirty = ok // once more after a write
 		return b, ok, nil
 	})
@@ -231,9 +236,10 @@ func (s *Service) ask(sp *space, to ident.HostID, want uint32) {
 	}
 }
 
-// HostRemoved notes that a host is gone for good. byUs says that this host is to take over its
-// part of the cluster's range, by a majority's decision. Of a network's addresses the heir is the
-// lowest living host that has a book about them.
+// HostRemoved notes that a host is gone for good, by the cluster's policy (a majority); call it
+// again for all such hosts after a restart, before Run. byUs says that this host takes over the
+// gone one's part of the cluster's range at once. What has no heir after 10 s, in the networks
+// too, goes to the lowest living host that has a share of it.
 func (s *Service) HostRemoved(id ident.HostID, byUs bool) error {
 	s.mu.Lock()
 	if id == s.cfg.Self {
@@ -241,14 +247,15 @@ func (s *Service) HostRemoved(id ident.HostID, byUs bool) error {
 		s.mu.Unlock()
 		return nil
 	}
-	if !s.removed[id] && len(s.removed) >= ring.MaxBooks {
-		clear(s.removed) // the oldest news of all: their heirs' books have long been seen
+	if _, ok := s.removed[id]; !ok {
+		if len(s.removed) >= maxRemoved {
+			s.mu.Unlock()
+			return fmt.Errorf("host %s: more than %d hosts removed", id.Short(), maxRemoved)
+		}
+		s.removed[id] = time.Now()
 	}
-	s.removed[id] = true
-	s.mourned[id] = time.Now()
 	for _, sc := range s.scopes {
 		for _, sp := range sc.spaces {
-			sp.ring.Remove(id)
 			sp.notifyLocked()
 		}
 		for a, h := range sc.holders {
@@ -276,7 +283,7 @@ func (s *Service) takeOver(sp *space, id ident.HostID) error {
 	defer s.plan.Unlock()
 	err := s.write(sp, func() (ring.Book, bool, error) {
 		b, err := sp.ring.TakeOver(id)
-		if err == ring.ErrInherited { //nolint:errorlint // returned as it is
+		if errors.Is(err, ring.ErrInherited) {
 			return b, false, nil
 		}
 		return b, err == nil, err
@@ -287,21 +294,19 @@ func (s *Service) takeOver(sp *space, id ident.HostID) error {
 	return nil
 }
 
-// succeed makes this host the heir in a network when it is the lowest living one there.
+// succeed makes this host the heir of a host removed when no other became it in time and this is
+// the lowest living host that could: of those with a share, in a network.
 func (s *Service) succeed(sp *space, now time.Time) {
-	if sp.scope == 0 || !sp.joined {
-		return
-	}
 	alive := s.cfg.Alive()
 	s.mu.Lock()
 	var due []ident.HostID
-	for id, since := range s.mourned {
-		if now.Sub(since) >= heirAfter && len(sp.ring.Owned(id)) > 0 {
+	for id, since := range s.removed {
+		if sp.joined && now.Sub(since) >= heirAfter && len(sp.ring.Owned(id)) > 0 {
 			due = append(due, id)
 		}
 	}
-	for _, sh := range sp.ring.Shares() {
-		if sh.Owner.Less(s.cfg.Self) && slices.Contains(alive, sh.Owner) && !s.removed[sh.Owner] {
+	for _, id := range alive {
+		if _, gone := s.removed[id]; !gone && id.Less(s.cfg.Self) && (sp.scope == 0 || len(sp.ring.Owned(id)) > 0) {
 			due = nil
 		}
 	}

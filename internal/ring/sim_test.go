@@ -80,7 +80,7 @@ type simHost struct {
 		book Book
 		keys map[string]uint32
 	}
-	removed []ident.HostID // persisted, by the cluster's state
+	removed map[ident.HostID]bool // heard of
 }
 
 type letter struct {
@@ -104,6 +104,7 @@ func newSim(seed uint64, force bool) *sim {
 	s := &sim{rnd: rand.New(rand.NewPCG(seed, 1)), force: force, space: Range{0, 63}, cut: map[[2]int]bool{}}
 	for i := range 3 + s.rnd.IntN(4) {
 		h := &simHost{id: ident.HostID{byte(1 + i)}}
+		h.removed = map[ident.HostID]bool{}
 		h.disk.keys = map[string]uint32{}
 		s.hosts = append(s.hosts, h)
 		s.start(i)
@@ -121,7 +122,7 @@ func newSim(seed uint64, force bool) *sim {
 func (s *sim) start(i int) {
 	h := s.hosts[i]
 	h.up = true
-	h.ring, h.pool = New(h.id, s.space), NewPool()
+	h.ring, h.pool = New(h.id, s.space, func(id ident.HostID) bool { return h.removed[id] }), NewPool()
 	if h.disk.book.Serial > 0 {
 		if _, err := h.ring.Set(h.id, h.disk.book); err != nil {
 			panic(err)
@@ -129,9 +130,6 @@ func (s *sim) start(i int) {
 	}
 	for k, a := range h.disk.keys {
 		h.pool.Restore(k, a)
-	}
-	for _, id := range h.removed {
-		h.ring.Remove(id)
 	}
 }
 
@@ -175,6 +173,11 @@ func (s *sim) deliver(l letter) error {
 	h := s.hosts[l.to]
 	if !h.up || l.from == h.id {
 		return nil
+	}
+	for _, o := range s.hosts { // the news of a removal comes some time
+		if o.gone && s.rnd.IntN(8) == 0 {
+			h.removed[o.id] = true
+		}
 	}
 	_, err := h.ring.Set(l.from, l.book)
 	return err
@@ -315,15 +318,14 @@ func (s *sim) succeed(h, o *simHost) error {
 	if !o.up {
 		return nil
 	}
+	o.removed[h.id] = true
 	b, err := o.ring.TakeOver(h.id)
 	if err != nil {
+		o.removed[h.id] = h.gone
 		return nil //nolint:nilerr // it has an heir
 	}
 	h.gone = true
 	s.n.Removals++
-	for _, x := range s.hosts {
-		x.removed = append(x.removed, h.id)
-	}
 	return s.commit(o, b)
 }
 
@@ -337,8 +339,10 @@ func (s *sim) check(inUseToo bool) error {
 		for _, r := range h.ring.own().Owned {
 			for a := r.First; a <= r.Last; a++ {
 				if o := owner[a]; o != nil {
-					if _, used := h.pool.Holder(a); used && !inUseToo {
-						continue
+					_, here := h.pool.Holder(a)
+					_, there := o.pool.Holder(a)
+					if (here || there) && !inUseToo {
+						continue // kept because it is in use
 					}
 					return fmt.Errorf("%d is owned by %s and %s", a, o.id.Short(), h.id.Short())
 				}
@@ -401,8 +405,8 @@ func (s *sim) heal() error {
 					return err
 				}
 			}
-			for _, id := range h.removed {
-				h.ring.Remove(id)
+			for _, o := range s.hosts {
+				h.removed[o.id] = o.gone
 			}
 			if !h.gone {
 				for b, ok := h.ring.Settle(h.pool.InUse()); ok; b, ok = h.ring.Settle(h.pool.InUse()) {
