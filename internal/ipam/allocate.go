@@ -41,10 +41,11 @@ func (s *Service) Allocate(ctx context.Context, vni uint32, key string, want net
 
 // tryAllocate returns an address; or a space to wait for; or why there will be none.
 func (s *Service) tryAllocate(vni uint32, key string, want netip.Addr) (Address, *space, error) {
+	alive := s.cfg.Alive()
 	s.plan.Lock()
 	defer s.plan.Unlock()
 	s.mu.Lock()
-	a, sp, fresh, err := s.pickLocked(vni, key, want.Unmap())
+	a, sp, fresh, err := s.pickLocked(vni, key, want.Unmap(), alive)
 	if err != nil || !fresh {
 		defer s.mu.Unlock()
 		if err == nil && a != 0 {
@@ -66,7 +67,7 @@ func (s *Service) tryAllocate(vni uint32, key string, want netip.Addr) (Address,
 
 // pickLocked finds the address a of a key: one it had, or a fresh one. With a 0 and no error, sp is
 // the space in which the caller waits for a share.
-func (s *Service) pickLocked(vni uint32, key string, want netip.Addr) (a uint32, sp *space, fresh bool, err error) {
+func (s *Service) pickLocked(vni uint32, key string, want netip.Addr, alive []ident.HostID) (a uint32, sp *space, fresh bool, err error) {
 	if s.barred {
 		return 0, nil, false, ErrRemoved
 	}
@@ -100,7 +101,7 @@ func (s *Service) pickLocked(vni uint32, key string, want netip.Addr) (a uint32,
 		}
 	}
 	sp = joined[0]
-	if err := s.exhaustedLocked(sp); err != nil {
+	if err := s.exhaustedLocked(sp, alive); err != nil {
 		return 0, nil, false, err
 	}
 	return 0, sp, false, nil
@@ -136,11 +137,12 @@ func (s *Service) pickWantedLocked(sc *scope, joined []*space, key string, want 
 }
 
 // exhaustedLocked returns an error when nobody at all has a free address, so that waiting is vain.
-func (s *Service) exhaustedLocked(sp *space) error {
+func (s *Service) exhaustedLocked(sp *space, alive []ident.HostID) error {
 	var have uint64
 	for _, sh := range sp.ring.Shares() {
 		have += sh.Size
-		if s.freeOfLocked(sp, sh.Owner) > 0 {
+		reached := sh.Owner == s.cfg.Self || slices.Contains(alive, sh.Owner)
+		if !reached || s.freeOfLocked(sp, sh.Owner) > 0 {
 			return nil
 		}
 	}

@@ -60,6 +60,7 @@ type bookWire struct {
 	Gives   []giveWire    `cbor:"5,keyasint"`
 	Cursors [][3]uint64   `cbor:"6,keyasint"` // to, from, number
 	Estates [][2]uint64   `cbor:"7,keyasint"` // host, serial
+	Left    bool          `cbor:"8,keyasint,omitempty"`
 }
 
 type holdingWire struct {
@@ -103,10 +104,17 @@ func (t *hostTable) holding(h ring.Holding) holdingWire {
 	return w
 }
 
-// encodeBook returns a book as a value of a state table; ula is nil but in the cluster's own.
-func encodeBook(b *ring.Book, ula []byte) ([]byte, error) {
+// entry is the value of a key ring/PREFIX.
+type entry struct {
+	book ring.Book
+	ula  []byte // nil but in the cluster's own
+	left bool   // the writer wants no share, and gives back what it has
+}
+
+func encodeBook(e *entry) ([]byte, error) {
+	b := &e.book
 	t := hostTable{index: map[ident.HostID]uint64{}}
-	w := bookWire{ULA: ula, Serial: b.Serial, Seq: b.Seq}
+	w := bookWire{ULA: e.ula, Serial: b.Serial, Seq: b.Seq, Left: e.left}
 	for _, h := range b.Owned {
 		w.Owned = append(w.Owned, t.holding(h))
 	}
@@ -128,20 +136,20 @@ func encodeBook(b *ring.Book, ula []byte) ([]byte, error) {
 }
 
 // decodeBook reads what encodeBook wrote. The book still wants its own Check.
-func decodeBook(v []byte) (b ring.Book, ula []byte, err error) {
+func decodeBook(v []byte) (entry, error) {
 	if len(v) > maxBook {
-		return b, nil, fmt.Errorf("address book: %w: %d bytes", errCodec, len(v))
+		return entry{}, fmt.Errorf("address book: %w: %d bytes", errCodec, len(v))
 	}
 	var w bookWire
 	if err := decMode.Unmarshal(v, &w); err != nil {
-		return b, nil, fmt.Errorf("address book: %w: %w", errCodec, err)
+		return entry{}, fmt.Errorf("address book: %w: %w", errCodec, err)
 	}
 	if len(w.ULA) != 0 && len(w.ULA) != 6 {
-		return b, nil, fmt.Errorf("address book: %w: ULA", errCodec)
+		return entry{}, fmt.Errorf("address book: %w: ULA", errCodec)
 	}
 	for _, id := range w.Hosts {
 		if len(id) != len(ident.HostID{}) {
-			return b, nil, fmt.Errorf("address book: %w: host id", errCodec)
+			return entry{}, fmt.Errorf("address book: %w: host id", errCodec)
 		}
 	}
 	bad := false
@@ -159,7 +167,7 @@ func decodeBook(v []byte) (b ring.Book, ula []byte, err error) {
 		}
 		return out
 	}
-	b.Serial, b.Seq = w.Serial, w.Seq
+	b := ring.Book{Serial: w.Serial, Seq: w.Seq}
 	for _, h := range w.Owned {
 		b.Owned = append(b.Owned, holding(h))
 	}
@@ -173,9 +181,9 @@ func decodeBook(v []byte) (b ring.Book, ula []byte, err error) {
 		b.Estates = append(b.Estates, ring.Estate{Host: host(e[0]), Serial: e[1]})
 	}
 	if bad {
-		return ring.Book{}, nil, fmt.Errorf("address book: %w: host number", errCodec)
+		return entry{}, fmt.Errorf("address book: %w: host number", errCodec)
 	}
-	return b, w.ULA, nil
+	return entry{b, w.ULA, w.Left}, nil
 }
 
 // ask is the body of a link message of kind wire.KindShare: give me a part of your range, or this address.
@@ -183,11 +191,12 @@ type ask struct {
 	Scope  uint32 `cbor:"1,keyasint"`
 	Prefix []byte `cbor:"2,keyasint"` // 4 bytes of address, 1 of length
 	Want   uint32 `cbor:"3,keyasint,omitempty"`
+	Serial uint64 `cbor:"4,keyasint,omitempty"` // of the asker's book: an ask from before its last word is void
 }
 
-func encodeAsk(scope uint32, p netip.Prefix, want uint32) ([]byte, error) {
+func encodeAsk(scope uint32, p netip.Prefix, want uint32, serial uint64) ([]byte, error) {
 	a := p.Addr().As4()
-	return encMode.Marshal(ask{Scope: scope, Prefix: append(a[:], byte(p.Bits())), Want: want})
+	return encMode.Marshal(ask{Scope: scope, Prefix: append(a[:], byte(p.Bits())), Want: want, Serial: serial})
 }
 
 func decodeAsk(v []byte) (a ask, p netip.Prefix, err error) {

@@ -181,6 +181,9 @@ func (s *Service) JoinNetwork(vni uint32, subnet netip.Prefix, creator bool) err
 			return err
 		}
 	}
+	if err := s.setLeftPlanned(sp, false); err != nil {
+		return err
+	}
 	if creator {
 		err := s.write(sp, func() (ring.Book, bool, error) {
 			b, err := sp.ring.Found()
@@ -268,9 +271,9 @@ func (s *Service) LeaveNetwork(ctx context.Context, vni uint32) error {
 		return fmt.Errorf("%d addresses of the network are in use here; detach them first", used)
 	}
 	for _, sp := range joined {
-		s.mu.Lock()
-		sp.joined = false
-		s.mu.Unlock()
+		if err := s.setLeft(sp, true); err != nil {
+			return err
+		}
 		if err := s.handOver(ctx, sp); err != nil {
 			return err
 		}
@@ -305,51 +308,45 @@ func (s *Service) GiveBack(ctx context.Context) error {
 	if cluster == nil {
 		return nil
 	}
-	s.mu.Lock()
-	cluster.joined = false // asks for no share again
-	s.mu.Unlock()
+	if err := s.setLeft(cluster, true); err != nil {
+		return err
+	}
 	return s.handOver(ctx, cluster)
 }
 
-// handOver gives all of a space to the living host that has most of it (of the cluster's: to any
-// living host) and waits until it has taken it. With nobody there, it keeps what it has.
+// setLeft tells the others whether this host wants a share of a space.
+func (s *Service) setLeft(sp *space, left bool) error {
+	s.plan.Lock()
+	defer s.plan.Unlock()
+	return s.setLeftPlanned(sp, left)
+}
+
+// setLeftPlanned is setLeft for callers that hold plan.
+func (s *Service) setLeftPlanned(sp *space, left bool) error {
+	s.mu.Lock()
+	was := sp.left
+	sp.joined, sp.left = !left, left
+	s.mu.Unlock()
+	if was == left {
+		return nil
+	}
+	err := s.write(sp, func() (ring.Book, bool, error) { return sp.ring.Again(), true, nil })
+	if err != nil {
+		s.mu.Lock()
+		sp.joined, sp.left = left, was
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// handOver gives all of a space away and waits until it is taken. With nobody to take it, this
+// host keeps what it has.
 func (s *Service) handOver(ctx context.Context, sp *space) error {
 	ctx, cancel := deadline(ctx)
 	defer cancel()
-	alive := s.cfg.Alive()
-	slices.SortFunc(alive, func(a, b ident.HostID) int {
-		if a.Less(b) {
-			return -1
-		}
-		return 1
-	})
-	s.mu.Lock()
-	var to ident.HostID
-	for _, o := range s.ownersLocked(sp, alive) {
-		if o.alive && to.IsZero() {
-			to = o.id
-		}
-	}
-	for _, id := range alive {
-		if to.IsZero() && sp.scope == 0 && id != s.cfg.Self && s.removed[id].IsZero() {
-			to = id
-		}
-	}
-	parts := sp.ring.Owned(s.cfg.Self)
-	s.mu.Unlock()
-	if to.IsZero() || len(parts) == 0 {
-		return nil
-	}
-	for _, part := range parts {
-		s.plan.Lock()
-		err := s.write(sp, func() (ring.Book, bool, error) {
-			b, err := sp.ring.Give(to, part)
-			return b, err == nil, err
-		})
-		s.plan.Unlock()
-		if err != nil {
-			return fmt.Errorf("give %s back: %w", sp.prefix, err)
-		}
+	to, err := s.giveAll(sp)
+	if err != nil || to.IsZero() {
+		return err
 	}
 	for {
 		s.mu.Lock()
@@ -364,6 +361,44 @@ func (s *Service) handOver(ctx context.Context, sp *space) error {
 			return fmt.Errorf("host %s has not taken the addresses of %s yet; leave this host up a little longer and try again: %w", to.Short(), sp.prefix, ctx.Err())
 		}
 	}
+}
+
+// giveAll gives all of a space to the living host that has most of it or, of the cluster's, to
+// the lowest living host. It returns nobody when there is nobody, or nothing to give.
+func (s *Service) giveAll(sp *space) (to ident.HostID, err error) {
+	alive := s.cfg.Alive()
+	s.plan.Lock()
+	defer s.plan.Unlock()
+	s.mu.Lock()
+	stays := func(id ident.HostID) bool {
+		_, gone := s.removed[id]
+		return id != s.cfg.Self && !gone && !sp.leavers[id] && slices.Contains(alive, id)
+	}
+	for _, o := range s.ownersLocked(sp, alive) {
+		if to.IsZero() && stays(o.id) {
+			to = o.id
+		}
+	}
+	for _, id := range alive {
+		if sp.scope == 0 && stays(id) && (to.IsZero() || id.Less(to)) {
+			to = id
+		}
+	}
+	parts := sp.ring.Owned(s.cfg.Self)
+	s.mu.Unlock()
+	if to.IsZero() || len(parts) == 0 {
+		return ident.HostID{}, nil
+	}
+	for _, part := range parts {
+		err := s.write(sp, func() (ring.Book, bool, error) {
+			b, err := sp.ring.Give(to, part)
+			return b, err == nil, err
+		})
+		if err != nil {
+			return to, fmt.Errorf("give %s back: %w", sp.prefix, err)
+		}
+	}
+	return to, nil
 }
 
 func deadline(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -114,6 +114,8 @@ type space struct {
 	ring    *ring.Ring
 	pool    *ring.Pool
 	joined  bool
+	left    bool // what still comes goes back
+	leavers map[ident.HostID]bool
 	net6    netip.Prefix
 	changed chan struct{} // closed and replaced when the ring or the holders change
 	dirty   bool
@@ -127,6 +129,7 @@ type waiting struct {
 	sp   *space
 	from ident.HostID
 	want uint32 // 0: a share
+	old  uint64 // serial of the asker's book when it asked
 }
 
 // New returns a service that knows nothing. Feed the persisted state tables, this host's own
@@ -210,7 +213,7 @@ func (s *Service) spaceLocked(id uint32, p netip.Prefix) *space {
 		return nil
 	}
 	removed := func(id ident.HostID) bool { _, ok := s.removed[id]; return ok } // under mu, like all of the ring
-	sp := &space{scope: id, prefix: p, changed: make(chan struct{}), dirty: true}
+	sp := &space{scope: id, prefix: p, leavers: map[ident.HostID]bool{}, changed: make(chan struct{}), dirty: true}
 	if id == 0 {
 		n := uint32(1) << (carveBits(p) - p.Bits())
 		sp.ring, sp.pool = ring.New(s.cfg.Self, ring.Range{First: 0, Last: n - 1}, removed), ring.NewPool()
@@ -244,15 +247,15 @@ func (sp *space) notifyLocked() {
 func (s *Service) write(sp *space, fn func() (ring.Book, bool, error)) error {
 	s.mu.Lock()
 	b, ok, err := fn()
-	var ula []byte
+	e := entry{book: b, left: sp.left}
 	if sp.scope == 0 {
-		ula = slices.Clone(s.ula[:])
+		e.ula = slices.Clone(s.ula[:])
 	}
 	s.mu.Unlock()
 	if err != nil || !ok {
 		return err
 	}
-	v, err := encodeBook(&b, ula)
+	v, err := encodeBook(&e)
 	if err != nil {
 		return err
 	}
@@ -321,11 +324,11 @@ func (s *Service) onBookLocked(scope uint32, writer ident.HostID, key string, va
 	if scope == 0 && p.Bits() > maxRangeBits {
 		return fmt.Errorf("cluster range %s: %w", p, errCodec)
 	}
-	b, ula, err := decodeBook(value)
+	e, err := decodeBook(value)
 	if err != nil {
 		return err
 	}
-	if scope == 0 && (len(ula) != 6 || s.cluster != nil && s.ula != [6]byte(ula)) {
+	if scope == 0 && (len(e.ula) != 6 || s.cluster != nil && s.ula != [6]byte(e.ula)) {
 		return fmt.Errorf("ULA: %w: not the cluster's", errCodec)
 	}
 	sp := s.spaceLocked(scope, p)
@@ -333,10 +336,17 @@ func (s *Service) onBookLocked(scope uint32, writer ident.HostID, key string, va
 		return fmt.Errorf("range %s: too many, or not the cluster's", p)
 	}
 	if scope == 0 {
-		s.ula = [6]byte(ula)
+		s.ula = [6]byte(e.ula)
 	}
-	changed, err := sp.ring.Set(writer, b)
+	changed, err := sp.ring.Set(writer, e.book)
 	if changed {
+		delete(sp.leavers, writer)
+		if e.left {
+			sp.leavers[writer] = true
+		}
+		if writer == s.cfg.Self {
+			sp.left = e.left
+		}
 		sp.notifyLocked()
 		s.poke()
 	}

@@ -42,7 +42,7 @@ func (s *Service) HandleAsk(from ident.HostID, body []byte) error {
 		s.counts.AsksFull++
 		return nil
 	}
-	s.asks = append(s.asks, waiting{sp, from, a.Want})
+	s.asks = append(s.asks, waiting{sp, from, a.Want, a.Serial})
 	s.poke()
 	return nil
 }
@@ -74,6 +74,7 @@ func (s *Service) tick(now time.Time) {
 	for _, sp := range all {
 		s.succeed(sp, now)
 		s.askWhenShort(sp, now)
+		s.returnLate(sp)
 		s.watchConflicts(sp, now)
 	}
 }
@@ -103,8 +104,8 @@ func (s *Service) answer(w waiting) error {
 	return s.write(w.sp, func() (ring.Book, bool, error) {
 		r, pool := w.sp.ring, w.sp.pool
 		owned := r.Owned(s.cfg.Self)
-		if len(r.Giving(w.from)) > 0 {
-			return ring.Book{}, false, nil // on its way already
+		if len(r.Giving(w.from)) > 0 || r.Serial(w.from) > w.old {
+			return ring.Book{}, false, nil // on its way already, or come since
 		}
 		part, ok := pool.Spare(owned, r.Space())
 		if w.want != 0 {
@@ -200,7 +201,7 @@ func (s *Service) askWhenShort(sp *space, now time.Time) {
 	if free == 0 {
 		every = askEvery
 	}
-	if !sp.joined || free > size/8 || now.Sub(sp.asked) < every {
+	if !sp.joined || sp.left || free > size/8 || now.Sub(sp.asked) < every {
 		s.mu.Unlock()
 		return
 	}
@@ -224,7 +225,10 @@ func (s *Service) nextOwnerLocked(sp *space, alive []ident.HostID) (ident.HostID
 }
 
 func (s *Service) ask(sp *space, to ident.HostID, want uint32) {
-	body, err := encodeAsk(sp.scope, sp.prefix, want)
+	s.mu.Lock()
+	serial := sp.ring.Serial(s.cfg.Self)
+	s.mu.Unlock()
+	body, err := encodeAsk(sp.scope, sp.prefix, want, serial)
 	if err == nil {
 		err = s.cfg.Ask(to, body)
 	}
@@ -292,6 +296,19 @@ func (s *Service) takeOver(sp *space, id ident.HostID) error {
 		return fmt.Errorf("take over the addresses of host %s in %s: %w", id.Short(), sp.prefix, err)
 	}
 	return nil
+}
+
+// returnLate gives back what came for an ask from before this host left.
+func (s *Service) returnLate(sp *space) {
+	s.mu.Lock()
+	due := sp.left && len(sp.ring.Owned(s.cfg.Self)) > 0
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	if _, err := s.giveAll(sp); err != nil {
+		s.cfg.Log.Error("address share not returned", "range", sp.prefix, "err", err)
+	}
 }
 
 // succeed makes this host the heir of a host removed when no other became it in time and this is

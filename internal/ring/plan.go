@@ -19,6 +19,9 @@ func (r *Ring) Found() (Book, error) {
 	return b, nil
 }
 
+// Again plans this host's book as it is, with a new serial.
+func (r *Ring) Again() Book { return r.own().next() }
+
 // Give plans the hand-over of a part, which this host owns whole, to another host. The caller sees
 // to it that nothing in the part is in use.
 func (r *Ring) Give(to ident.HostID, part Range) (Book, error) {

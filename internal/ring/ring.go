@@ -54,8 +54,13 @@ func (r *Ring) Counts() Counts { return r.counts }
 
 func (r *Ring) own() *Book { return r.books[r.self] }
 
-// Serial returns the serial of this host's own book; 0: it has none.
-func (r *Ring) Serial() uint64 { return r.own().Serial }
+// Serial returns the serial of the newest book seen of a host; 0: none.
+func (r *Ring) Serial(id ident.HostID) uint64 {
+	if b := r.books[id]; b != nil {
+		return b.Serial
+	}
+	return 0
+}
 
 // Set notes the book of a writer, this host's own after a restart included, and reports whether
 // it says something new. Books may come in any order and any number of times.

@@ -36,7 +36,7 @@ func TestHistories(t *testing.T) {
 // two at once: duplicates can arise, but when all have heard of all, no free address has two owners.
 func TestHistoriesByForce(t *testing.T) {
 	var total simCounts
-	n := histories(1000)
+	n := histories(500)
 	for seed := 1; seed <= n; seed++ {
 		s := newSim(uint64(seed), true)
 		if err := s.run(); err != nil {
