@@ -165,7 +165,7 @@ func (s *System) token() (*ident.Token, error) {
 	if text == "" && s.cfg.TokenFile != "" {
 		b, err := os.ReadFile(s.cfg.TokenFile)
 		if err != nil {
-			return nil, usage{fmt.Errorf("token file: %w", err)}
+			return nil, fmt.Errorf("token file: %w", err)
 		}
 		text = string(b)
 	}
@@ -411,11 +411,13 @@ func (s *System) go_(f func()) {
 // down stops the daemon: bridges and attachments stay, unless clean.
 func (s *System) down(ctx context.Context, d api.Down) error {
 	if d.Leave {
-		if n := len(s.vnet.Attachments()); n > 0 && !d.Clean {
-			return api.Errorf(api.CodeConflict, "%d attachments are here", n).WithHint("end them, or add --clean to remove them")
+		for _, a := range s.vnet.Attachments() { // what is in use cannot be given back
+			if err := s.detach(a.Network, a.Name); err != nil {
+				return err
+			}
 		}
 		if err := s.ipam.GiveBack(ctx); err != nil {
-			return err
+			return api.Errorf(api.CodeUnavailable, "%w", err).WithHint("or weft down --clean, and weft host rm %s on another host", s.cfg.Name)
 		}
 	}
 	var errs []error
