@@ -66,7 +66,7 @@ var up = map[string][]string{
 
 // rails are outside the layers: nothing but a _test.go or another rail imports them.
 func rail(rel string) bool {
-	return rel == "internal/arch" || rel == "internal/deps" || strings.HasPrefix(rel, "test/") || rel == "test" ||
+	return rel == "internal/arch" || strings.HasPrefix(rel, "test/") || rel == "test" ||
 		strings.HasSuffix(rel, "test")
 }
 
