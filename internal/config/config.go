@@ -5,6 +5,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -108,9 +109,7 @@ func Load(file []byte, filePath string, env []string, flags map[string]Value) (U
 	if err != nil {
 		return Up{}, err
 	}
-	for name, v := range parseEnv(env) {
-		settings[name] = v
-	}
+	maps.Copy(settings, parseEnv(env))
 	for name, v := range flags {
 		if i := slices.IndexFunc(keys, func(k key) bool { return k.name == name }); i < 0 {
 			return Up{}, fmt.Errorf("%s: no such setting", v.From)

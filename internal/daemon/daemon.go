@@ -375,8 +375,7 @@ func (s *System) control(from ident.HostID, kind byte, body []byte) {
 }
 
 func (s *System) go_(f func()) {
-	s.done.Add(1)
-	go func() { defer s.done.Done(); f() }()
+	s.done.Go(f)
 }
 
 // down stops the daemon: bridges and attachments stay, unless clean.

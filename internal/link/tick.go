@@ -57,7 +57,7 @@ func (l *Link) expireSessions(now time.Time, out *Out) {
 		}
 	}
 	l.state, l.since, l.addr, l.rtt = stateNone, now, Addr{}, 0
-	l.backoff, l.lastTry = backoffMin, time.Time{}
+	l.backoff, l.lastTry = backoffFirst, time.Time{}
 	out.Changed = true
 }
 

@@ -2,6 +2,7 @@ package ring
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -38,9 +39,7 @@ func (p *Pool) Used() int { return len(p.keys) }
 // Keys returns a copy of who uses what.
 func (p *Pool) Keys() map[string]uint32 {
 	out := make(map[string]uint32, len(p.keys))
-	for k, a := range p.keys {
-		out[k] = a
-	}
+	maps.Copy(out, p.keys)
 	return out
 }
 
