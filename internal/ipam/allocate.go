@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/weft-net/weft/internal/ident"
@@ -71,18 +70,18 @@ func (s *Service) takeLocked(ctx context.Context, spaces []*space, take func(*sp
 
 // shortageLocked says who has how much, and what to do.
 func (s *Service) shortageLocked(spaces []*space) string {
-	var text strings.Builder
+	text := ""
 	for _, sp := range spaces {
-		text.WriteString("of " + sp.key.prefix.String())
+		text += "of " + sp.key.prefix.String()
 		for _, sh := range sp.ring.Shares() {
 			state := ""
 			if sh.Owner != s.cfg.Self && !s.cfg.Alive(sh.Owner) {
 				state = " (not in reach)"
 			}
-			fmt.Fprintf(&text, " %s owns %d%s,", s.cfg.Name(sh.Owner), sh.Size<<sp.shift, state)
+			text += fmt.Sprintf(" %s owns %d%s,", s.cfg.Name(sh.Owner), sh.Size<<sp.shift, state)
 		}
 	}
-	return text.String() + " and none gave a part away; bring those hosts back, or remove them for good with `weft host rm`"
+	return text + " and none gave a part away; bring those hosts back, or remove them for good with `weft host rm`"
 }
 
 // Allocate gives a key of a network its address, or the one it has. want may name an address. It is
