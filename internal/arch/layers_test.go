@@ -32,6 +32,7 @@ const (
 // layer is a decision.
 var layers = map[string]layer{
 	"internal/ident": codec, "internal/wire": codec, "internal/ether": codec, "internal/api": codec, "internal/config": codec,
+	"internal/record": codec,
 
 	"internal/seal": core, "internal/handshake": core, "internal/frag": core, "internal/link": core,
 	"internal/state": core, "internal/ring": core, "internal/fdb": core,
