@@ -87,6 +87,9 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("weft up needs root: it makes bridges, TAP devices and packet filters; chat, send, recv and the status commands work without")
 	}
+	if err := unbuilt(cfg); err != nil {
+		return err
+	}
 	s := &System{
 		cfg: cfg, version: o.Version, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1),
 		defs: map[string]*definition{}, networks: map[uint32]*network{}, troubles: map[string]string{}, met: map[ident.HostID]*seal.Sealer{},
