@@ -38,8 +38,8 @@ func ports(h *rig.Host) int {
 func TestNetworkCommands(t *testing.T) {
 	t.Parallel()
 	_, h := cloud(t, 2)
-	h[0].MustWeft("network", "create", "lab", "--subnet", "10.40.0.0/24")
-	if out := h[0].MustWeft("network", "show", "lab"); !strings.Contains(out, "10.40.0.0/24") || !strings.Contains(out, "sealed") {
+	h[0].MustWeft("network", "create", "lab", "--subnet", "10.90.0.0/24")
+	if out := h[0].MustWeft("network", "show", "lab"); !strings.Contains(out, "10.90.0.0/24") || !strings.Contains(out, "sealed") {
 		t.Errorf("network show lab:\n%s", out)
 	}
 	known := func(at *rig.Host, want bool) error {
@@ -62,16 +62,16 @@ func TestNetworkCommands(t *testing.T) {
 	}
 	rig.Eventually(t, 5*time.Second, func() error { return known(h[1], true) })
 	refused(t, h[0].Weft("network", "create", "lab"), 1, "lab", "already")
-	refused(t, h[1].Weft("network", "create", "lab", "--subnet", "10.41.0.0/24"), 1, "10.40.0.0/24", "10.41.0.0/24")
-	refused(t, h[0].Weft("network", "create", "other", "--subnet", "10.40.0.0/20"), 1, "overlaps", "lab")
+	refused(t, h[1].Weft("network", "create", "lab", "--subnet", "10.91.0.0/24"), 1, "10.90.0.0/24", "10.91.0.0/24")
+	refused(t, h[0].Weft("network", "create", "other", "--subnet", "10.90.0.0/20"), 1, "overlaps", "lab")
 	refused(t, h[0].Weft("network", "create", "Bad_Name"), 2, "Bad_Name")
 	refused(t, h[0].Weft("network", "rm", "weft"), 1, "weft")
 	refused(t, h[0].Weft("network", "rm", "nowhere"), 1, "nowhere")
 	refused(t, h[0].Weft("network", "show", "nowhere"), 1, "nowhere")
 
-	a, b := startAgent(t, h[0], "a", "--network", "lab", "--ip", "10.40.0.77"), startAgent(t, h[1], "b", "--network", "lab")
-	if got := a.ip4(); got != "10.40.0.77" {
-		t.Errorf("a has address %s, asked for 10.40.0.77", got)
+	a, b := startAgent(t, h[0], "a", "--network", "lab", "--ip", "10.90.0.77"), startAgent(t, h[1], "b", "--network", "lab")
+	if got := a.ip4(); got != "10.90.0.77" {
+		t.Errorf("a has address %s, asked for 10.90.0.77", got)
 	}
 	converse(t, "239.7.7.1", a, b)
 	refused(t, h[0].Weft("network", "rm", "lab"), 1, "lab", "a")
@@ -89,8 +89,8 @@ func TestNetworkCommands(t *testing.T) {
 		}
 	}
 	// The name and its addresses are free again.
-	h[1].MustWeft("network", "create", "lab", "--subnet", "10.40.0.0/24")
-	startAgent(t, h[1], "again", "--network", "lab", "--ip", "10.40.0.77")
+	h[1].MustWeft("network", "create", "lab", "--subnet", "10.90.0.0/24")
+	startAgent(t, h[1], "again", "--network", "lab", "--ip", "10.90.0.77")
 }
 
 // TestExpose: the host itself takes part in a network, until it hides.
