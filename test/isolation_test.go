@@ -104,7 +104,7 @@ func TestBigFrames(t *testing.T) {
 			b.do("join %s", group)
 			rig.AwaitMembers(t, 10*time.Second, h1, group, 1)
 			to6 := b.ip6()
-			for _, d := range []struct {
+			for i, d := range []struct {
 				to   string
 				size int
 			}{
@@ -113,7 +113,7 @@ func TestBigFrames(t *testing.T) {
 				{to6, c.mtu - 48},
 				{group, 20000}, // fragments of the sender's own IP
 			} {
-				text := fmt.Sprintf("big-%d-%d", d.size, len(d.to))
+				text := fmt.Sprintf("big-%d-%d", i, d.size)
 				a.do("send %s %s %d", d.to, text, d.size)
 				b.awaitGot(text, 5*time.Second)
 				if n := b.Count(fmt.Sprintf("^got %s %d ", text, d.size)); n != 1 {

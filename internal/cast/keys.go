@@ -23,6 +23,9 @@ const (
 	offerLast  = 10 * time.Second
 	// askPause is the least time between two answers to one host that asks for a key.
 	askPause = 50 * time.Millisecond
+	// heardPause is the least time between an offer and its repeat because the other host's came: two that never
+	// hear acknowledgements must not answer offers with offers without pause.
+	heardPause = 5 * time.Millisecond
 )
 
 // outgoing is a message to hand to a link.
@@ -186,6 +189,16 @@ func (s *sendKeys) asked(now time.Time, h ident.HostID, id uint64) bool {
 		return true
 	}
 	return false
+}
+
+// heard says that h offered its key: it knows by now that we are of the network. Until then it refused our offers, and
+// the next repeat may be seconds away.
+func (s *sendKeys) heard(now time.Time, h ident.HostID) {
+	for _, k := range s.live() {
+		if o := k.handed[h]; o != nil && !o.acked && now.Sub(o.sent) >= heardPause {
+			s.send(now, k, h, o, offerFirst)
+		}
+	}
 }
 
 // tick repeats offers that nobody acknowledged, begins a rotation when one is due and ends one that is ready.

@@ -55,6 +55,31 @@ func TestOfferIsRepeatedUntilAcknowledged(t *testing.T) {
 	}
 }
 
+// A host that started again refuses offers until it knows that we are of the network; its own offer says that it does.
+func TestOfferFollowsAnOffer(t *testing.T) {
+	s := newKeys(t, 0, idOf(2), idOf(3))
+	s.ackAll(start)
+	now := start.Add(time.Minute)
+	s.up(now, idOf(2))
+	s.take()
+	s.heard(now, idOf(2))
+	if n := len(s.take()); n != 0 {
+		t.Errorf("%d offers at the moment of another", n)
+	}
+	now = now.Add(heardPause)
+	s.heard(now, idOf(2))
+	s.heard(now, idOf(3)) // has acknowledged
+	s.heard(now, idOf(4)) // not of the network
+	if q := s.take(); len(q) != 1 || q[0].to != idOf(2) || q[0].msg.ID != s.current.id {
+		t.Errorf("offers %+v, want one to the host that was heard", q)
+	}
+	s.ack(now, idOf(2), s.current.id)
+	s.heard(now.Add(time.Second), idOf(2))
+	if n := len(s.take()); n != 0 {
+		t.Errorf("%d offers after the acknowledgement", n)
+	}
+}
+
 // The next key is used once all have it, or after a second; not before.
 func TestNewKeyIsHandedOverBeforeUse(t *testing.T) {
 	for _, silent := range []bool{false, true} {
