@@ -136,6 +136,8 @@ type loopState struct {
 	started   time.Time
 	leaving   bool
 	dirStale  bool
+	greetings float64 // handshakes that may be begun now
+	lastTick  time.Time
 	probes    map[uint64]probe // of `weft ping`, by id
 }
 

@@ -31,7 +31,7 @@ import (
 const sweep = `
 trap '' INT TERM HUP
 groups=$(cat)
-for g in $groups; do kill -KILL "-$g" 2>/dev/null; done
+for g in $groups; do kill -s KILL -- "-$g" 2>/dev/null; done
 for round in 1 2 3; do
   left=
   for ns in $(ip netns list | cut -d' ' -f1 | grep "^$1-"); do
