@@ -141,7 +141,8 @@ func TestLossAndDuplication(t *testing.T) {
 	}
 }
 
-// transfer sends n bytes over TCP between new attachments of two hosts and compares them.
+// transfer sends n bytes over TCP between new attachments of two hosts and compares them. An attachment ends with its
+// program, and with it what its kernel has yet to send: so each end stays until the other has all.
 func transfer(t *testing.T, from, to *rig.Host, n int, d time.Duration) {
 	t.Helper()
 	const body = "bytes(i * 31 % 251 for i in range(int(sys.argv[1])))"
@@ -156,13 +157,16 @@ while True:
     if not b:
         break
     got += b
-print("whole" if got == want else "broken %d" % len(got), flush=True)`, fmt.Sprint(n))
+print("whole" if got == want else "broken %d" % len(got), flush=True)
+c.sendall(b"k")
+sys.stdin.read()`, fmt.Sprint(n))
 	server.ExpectLine("^ready$", 10*time.Second)
 	sink := &agent{Process: server, t: t, host: to, name: "sink"}
 	client := from.RunWith([]string{"--name", "source"}, python, "-c", `import socket, sys
 c = socket.create_connection((sys.argv[2], 4000), timeout=30)
 c.sendall(`+body+`)
-c.close()`, fmt.Sprint(n), sink.ip4())
+c.shutdown(socket.SHUT_WR)
+c.recv(1)`, fmt.Sprint(n), sink.ip4())
 	began := time.Now()
 	server.ExpectLine("^whole$", d)
 	t.Logf("%d bytes over TCP in %v", n, time.Since(began).Round(time.Millisecond))
