@@ -89,6 +89,9 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("weft up needs root: it makes bridges, TAP devices and packet filters; chat, send, recv and the status commands work without")
 	}
+	if err := unbuilt(cfg); err != nil {
+		return err
+	}
 	s := &System{
 		cfg: cfg, version: o.Version, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1), rejected: make(chan error, 1),
 		defs: map[string]*definition{}, networks: map[uint32]*network{}, troubles: map[string]string{}, met: map[ident.HostID]*seal.Sealer{},
@@ -423,8 +426,7 @@ func (s *System) reject(err error) {
 }
 
 func (s *System) go_(f func()) {
-	s.done.Add(1)
-	go func() { defer s.done.Done(); f() }()
+	s.done.Go(f)
 }
 
 // down stops the daemon: bridges and attachments stay, unless clean.

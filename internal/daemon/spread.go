@@ -185,7 +185,7 @@ func (s *System) look(n *network) view {
 				s.log.Debug("record refused", "host", i.Writer.Short(), "err", err)
 				continue
 			}
-			r := fdb.Remote{MAC: fdb.MAC(a.MAC), Host: i.Writer, IPs: []netip.Addr{linkLocal(a.MAC)}}
+			r := fdb.Remote{MAC: fdb.MAC(a.MAC), Host: i.Writer, IPs: []netip.Addr{nl.MAC(a.MAC).LinkLocal()}}
 			for _, p := range a.IPs {
 				r.IPs = append(r.IPs, p.Addr())
 			}
@@ -270,11 +270,6 @@ func wanted(members []fdb.Member, self ident.HostID) []vnet.Group {
 	}
 	slices.SortFunc(out, func(a, b vnet.Group) int { return a.Addr.Compare(b.Addr) })
 	return out
-}
-
-// linkLocal returns the address that follows from a MAC: fe80:: and EUI-64 (RFC 4291 appendix A).
-func linkLocal(m [6]byte) netip.Addr {
-	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
 }
 
 // onMembers publishes what attachments here joined.

@@ -58,7 +58,7 @@ const (
 	rekeyExtra   = 30 * time.Second
 	rejectAfter  = 240 * time.Second
 	unconfirmed  = 10 * time.Second // a session nobody used
-	backoffMin   = 500 * time.Millisecond
+	backoffFirst = 500 * time.Millisecond
 	backoffMax   = 4 * time.Second
 	lateness     = 5 * time.Second  // an answer to a ping counts for so long, though it was missed
 	backoffLong  = 10 * time.Second // after longAbsence
@@ -141,7 +141,7 @@ const (
 
 // New returns the link to a host not yet talked to.
 func New(now time.Time) *Link {
-	return &Link{since: now, born: now, backoff: backoffMin, nextID: 1}
+	return &Link{since: now, born: now, backoff: backoffFirst, nextID: 1}
 }
 
 // Up reports whether packets can be sent: a session and an address that may work.
@@ -198,7 +198,7 @@ func (l *Link) SetCandidates(eps []netip.AddrPort) {
 	}
 	for _, ep := range eps {
 		if !slices.Contains(l.direct, ep) {
-			l.backoff, l.lastTry = backoffMin, time.Time{}
+			l.backoff, l.lastTry = backoffFirst, time.Time{}
 			break
 		}
 	}
@@ -207,7 +207,7 @@ func (l *Link) SetCandidates(eps []netip.AddrPort) {
 
 // Nudge makes the next Tick try again at once: something changed that may help.
 func (l *Link) Nudge() {
-	l.backoff, l.lastTry = backoffMin, time.Time{}
+	l.backoff, l.lastTry = backoffFirst, time.Time{}
 }
 
 // Doubt says that the path of the moment may be dead, before a ping was missed: this host's own
@@ -336,7 +336,7 @@ func (l *Link) adopt(now time.Time, local uint32, a Addr, out *Out) {
 		l.addr = a
 		l.enter(now, stateUp, out)
 	}
-	l.backoff = backoffMin
+	l.backoff = backoffFirst
 	l.ping(now, l.addr, out) // proves the session to the other end, and the path to us
 }
 

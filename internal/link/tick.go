@@ -76,7 +76,7 @@ func (l *Link) expireSessions(now time.Time, out *Out) {
 		}
 	}
 	l.state, l.since, l.addr, l.rtt = stateNone, now, Addr{}, 0
-	l.backoff, l.lastTry = backoffMin, time.Time{}
+	l.backoff, l.lastTry = backoffFirst, time.Time{}
 	out.Changed = true
 }
 
@@ -157,7 +157,7 @@ func (l *Link) search(now time.Time, env Env, out *Out) {
 		targets = append(targets, l.addr)
 	}
 	// A handshake costs both ends a thousand times what a ping does: fewer of them, ever more seldom.
-	greet := now.Sub(l.since) >= helloAfter && now.Sub(l.lastHi) >= min(backoffMin<<min(l.hellos, 4)/2, backoffMax)
+	greet := now.Sub(l.since) >= helloAfter && now.Sub(l.lastHi) >= min(backoffFirst<<min(l.hellos, 4)/2, backoffMax)
 	for i, a := range targets {
 		l.ping(now, a, out)
 		if greet && (i+l.hellos)%len(targets) < 2 {

@@ -35,8 +35,10 @@ func (m *Mesh) newMachine() *handshake.Machine {
 		Keys: m.cfg.Keys, Cluster: m.cfg.Cluster, Rand: rand.Reader,
 		Secret: func() ident.Secret { return m.secret },
 		Self: func(now time.Time) handshake.Info {
-			return handshake.Info{Card: m.cfg.Keys.Card(), Name: m.cfg.Name, Suites: suites(), Port: m.cfg.Port,
-				Unix: now.Unix(), Build: m.cfg.Build, Boot: m.boot}
+			return handshake.Info{
+				Card: m.cfg.Keys.Card(), Name: m.cfg.Name, Suites: suites(), Port: m.cfg.Port,
+				Unix: now.Unix(), Build: m.cfg.Build, Boot: m.boot,
+			}
 		},
 		Known: m.knownCard,
 		Admit: m.admit,

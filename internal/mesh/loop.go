@@ -363,7 +363,7 @@ func (m *Mesh) setLive(id ident.HostID, l liveness) {
 		return
 	}
 	if h.live != liveUnknown || l == liveAlive {
-		m.log.Info("host is "+[...]string{"unknown", "alive", "dead", "gone"}[l], "host", h.name())
+		m.log.Info("host changed", "host", h.name(), "state", [...]string{"unknown", "alive", "dead", "gone"}[l])
 	}
 	h.live = l
 	m.cfg.HostChanged(id)

@@ -188,8 +188,7 @@ func (m *Mesh) Start() error {
 		return err
 	}
 	for _, f := range []func(){m.read, m.loop, m.serveStreams, m.acceptStreams} {
-		m.done.Add(1)
-		go func() { defer m.done.Done(); f() }()
+		m.done.Go(f)
 	}
 	return nil
 }

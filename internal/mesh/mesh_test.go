@@ -45,6 +45,7 @@ func (d *disk) SaveOwn(b []byte) error {
 	d.mu.Unlock()
 	return nil
 }
+
 func (d *disk) SaveOthers(b []byte) error {
 	d.mu.Lock()
 	d.others = bytes.Clone(b)

@@ -259,7 +259,7 @@ func Eventually(t testing.TB, d time.Duration, check func() error) {
 	}
 }
 
-// ErrHopeless, wrapped in the error of a check, ends the waiting for it: what is waited for can no longer come.
+// ErrHopeless ends the waiting for a check whose error wraps it: what is waited for can no longer come.
 var ErrHopeless = errors.New("hopeless")
 
 // Poll calls check every 50 ms until it returns nil, at most for d, and returns its last error.
