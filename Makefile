@@ -46,17 +46,26 @@ fuzz: ## run every fuzz target for FUZZTIME
 bench: ## run every benchmark, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-install: build ## install binary, service and completion (needs root)
-	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/weft
-	install -D -m 644 packaging/weft.service $(DESTDIR)/etc/systemd/system/weft.service
-	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	$(BIN) completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/weft
-	[ -n "$(DESTDIR)" ] || ! command -v systemctl >/dev/null || systemctl daemon-reload || true
+COMPLETIONS := bash-completion/completions/weft zsh/site-functions/_weft fish/vendor_completions.d/weft.fish
+# A package sets DESTDIR and leaves the running system to its own scripts.
+SYSTEMCTL := $(if $(DESTDIR),true,$(if $(wildcard /run/systemd/system),systemctl,true))
 
-uninstall: ## remove what install put there; state in /var/lib/weft stays
+install: build ## install binary, service, completion and the group weft (needs root)
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/weft
+	install -d $(DESTDIR)/etc/systemd/system
+	sed 's,/usr/local/bin/weft,$(PREFIX)/bin/weft,' packaging/weft.service > $(DESTDIR)/etc/systemd/system/weft.service
+	for c in $(COMPLETIONS); do \
+	  install -d "$(DESTDIR)$(PREFIX)/share/$${c%/*}" && \
+	  $(BIN) completion "$$(echo "$${c%%/*}" | cut -d- -f1)" > "$(DESTDIR)$(PREFIX)/share/$$c" || exit 1; \
+	done
+	[ -n "$(DESTDIR)" ] || getent group weft >/dev/null || groupadd --system weft
+	$(SYSTEMCTL) daemon-reload
+
+uninstall: ## stop the service and remove what install put there; /var/lib/weft and the group stay
+	[ ! -e $(DESTDIR)/etc/systemd/system/weft.service ] || $(SYSTEMCTL) disable --now weft
 	rm -f $(DESTDIR)$(PREFIX)/bin/weft $(DESTDIR)/etc/systemd/system/weft.service \
-	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/weft
-	[ -n "$(DESTDIR)" ] || ! command -v systemctl >/dev/null || systemctl daemon-reload || true
+	  $(addprefix $(DESTDIR)$(PREFIX)/share/,$(COMPLETIONS))
+	$(SYSTEMCTL) daemon-reload
 
 clean: ## remove what build made
 	rm -rf bin

@@ -6,31 +6,52 @@ import (
 
 // What requests and answers hold; the fields are described in /openapi.json, too.
 type (
-	Status        = api.Status
-	Drop          = api.Drop
-	Warning       = api.Warning
-	Limit         = api.Limit
-	Host          = api.Host
-	Hosts         = api.Hosts
-	Stranger      = api.Stranger
-	HostRemoved   = api.HostRemoved
-	Link          = api.Link
-	Network       = api.Network
+	// Status answers GET /v1/status: one page that says what is wrong, if anything is.
+	Status = api.Status
+	// Drop is a reason for which packets or frames were thrown away.
+	Drop = api.Drop
+	// Warning is something a person should look at: a wrong clock, strangers with a wrong secret, snooping that was switched off and is on again.
+	Warning = api.Warning
+	// Limit is the bound of a table and how much of it is used.
+	Limit = api.Limit
+	// Host is one host of the cluster as the answering host sees it.
+	Host = api.Host
+	// Hosts answers GET /v1/hosts.
+	Hosts = api.Hosts
+	// Stranger is a source of first messages under a wrong secret.
+	Stranger = api.Stranger
+	// HostRemoved answers DELETE /v1/hosts/{name}.
+	HostRemoved = api.HostRemoved
+	// Link is the way to another host.
+	Link = api.Link
+	// Network is a virtual Ethernet.
+	Network = api.Network
+	// NetworkCreate is the body of POST /v1/networks.
 	NetworkCreate = api.NetworkCreate
-	Attachment    = api.Attachment
-	Attach        = api.Attach
-	Group         = api.Group
-	Member        = api.Member
-	AddressRange  = api.AddressRange
-	Probe         = api.Probe
-	ProbeResult   = api.ProbeResult
-	Down          = api.Down
+	// Attachment is a process, namespace or container plugged into a network.
+	Attachment = api.Attachment
+	// Attach is the body of POST /v1/attachments.
+	Attach = api.Attach
+	// Group is a multicast group that has members.
+	Group = api.Group
+	// Member is an attachment that joined a group.
+	Member = api.Member
+	// AddressRange is a part of an address space that one host owns.
+	AddressRange = api.AddressRange
+	// Probe is the body of POST /v1/hosts/{name}/probe.
+	Probe = api.Probe
+	// ProbeResult is one round trip to a host over the mesh.
+	ProbeResult = api.ProbeResult
+	// Down is the body of POST /v1/down.
+	Down = api.Down
 )
 
-// Error is what the daemon refuses a request with; Code is its class.
+// Errors.
 type (
+	// Error is what the daemon refuses a request with.
 	Error = api.Error
-	Code  = api.Code
+	// Code is the class of an Error.
+	Code = api.Code
 )
 
 // Classes of errors.

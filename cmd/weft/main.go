@@ -50,15 +50,14 @@ func versionOf(release string, read func() (*debug.BuildInfo, bool)) string {
 	if v := info.Main.Version; v != "" && v != "(devel)" {
 		return v
 	}
-	v := "devel"
-	dirty := ""
+	commit, dirty := "", ""
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision":
-			v += "-" + s.Value[:min(len(s.Value), 12)]
+			commit = "-" + s.Value[:min(len(s.Value), 12)]
 		case s.Key == "vcs.modified" && s.Value == "true":
 			dirty = "-dirty"
 		}
 	}
-	return v + dirty
+	return "devel" + commit + dirty
 }

@@ -51,7 +51,7 @@ func bind(runDir, path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the socket: %w", err)
 	}
-	defer os.RemoveAll(private)
+	defer func() { _ = os.RemoveAll(private) }()
 	birth := filepath.Join(private, "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: birth, Net: "unix"})
 	if err != nil {

@@ -1,6 +1,9 @@
 package cast
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 const (
 	// maxHeld bounds the packets that wait for their key.
@@ -80,10 +83,8 @@ func (a *askLimit) allow(now time.Time, id uint64) bool {
 	if now.Sub(a.since) >= askEvery {
 		a.since, a.count = now, 0
 	}
-	for _, asked := range a.ids[:a.count] {
-		if asked == id {
-			return false
-		}
+	if slices.Contains(a.ids[:a.count], id) {
+		return false
 	}
 	if a.count == maxAsks {
 		return false

@@ -4,8 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/fxamacker/cbor/v2"
-
+	"github.com/weft-net/weft/internal/record"
 	"github.com/weft-net/weft/internal/seal"
 	"github.com/weft-net/weft/internal/wire"
 )
@@ -37,28 +36,10 @@ func (m keyMessage) String() string { return fmt.Sprintf("key message %d of VNI 
 
 var errKeyMessage = errors.New("cast: bad key message")
 
-var keyEncoding = func() cbor.EncMode {
-	m, err := cbor.CoreDetEncOptions().EncMode()
-	if err != nil {
-		panic(err) // constant options
-	}
-	return m
-}()
-
-var keyDecoding = func() cbor.DecMode {
-	m, err := cbor.DecOptions{
-		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
-		IndefLength:      cbor.IndefLengthForbidden,
-		TagsMd:           cbor.TagsForbidden,
-		MaxNestedLevels:  4,
-		MaxArrayElements: 16,
-		MaxMapPairs:      16,
-	}.DecMode()
-	if err != nil {
-		panic(err) // constant options
-	}
-	return m
-}()
+var (
+	keyEncoding = record.Encoding()
+	keyDecoding = record.Decoding(record.Bounds{Elements: 16, Pairs: 16, Depth: 4})
+)
 
 // encode returns the plaintext to send.
 func (m *keyMessage) encode() []byte {

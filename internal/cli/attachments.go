@@ -156,9 +156,9 @@ func (a *App) detach() *cobra.Command {
 					return v.Name == args[0] && v.Network == network
 				})
 			}
-			any := !cmd.Flags().Changed("network")
+			anyNetwork := !cmd.Flags().Changed("network")
 			return a.unplug(cmd.Context(), "attachment of "+strings.TrimSpace(at.netns+at.container+" "+number(at.pid)), func(v client.Attachment) bool {
-				return (any || v.Network == network) && at.is(v)
+				return (anyNetwork || v.Network == network) && at.is(v)
 			})
 		},
 	}

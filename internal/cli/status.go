@@ -62,7 +62,7 @@ func waitStatus(ctx context.Context, d *client.Client, limit time.Duration, enou
 	tick := time.NewTicker(waitStep)
 	defer tick.Stop()
 	var last client.Status
-	lastErr := error(client.ErrNoDaemon)
+	lastErr := client.ErrNoDaemon
 	for {
 		s, err := d.Status(ctx)
 		switch {

@@ -47,19 +47,20 @@ func upFlags(f *pflag.FlagSet) {
 	f.String("port", "", "UDP and TCP port (default 6783)")
 	f.String("advertise", "", "IP[:PORT] where other hosts reach this one")
 	f.String("range", "", "IPv4 range of a new cluster (default 10.32.0.0/12)")
-	f.Bool("ephemeral", false, "this host comes and goes: its addresses come back by themselves")
 	f.Bool("force", false, "start although the range overlaps a route of this host")
 	f.String("mtu", "", "MTU of networks, 1280 to 9000 (default 1400)")
 	f.String("state-dir", "", "where this host's identity and state are kept (default "+defaultStateDir+")")
 	f.String("log-level", "", "debug, info, warn or error (default info)")
 	f.String("log-format", "", "logfmt or json (default logfmt)")
 	f.Bool("detach", false, "run in the background; log to RUN_DIR/weft.log")
-	// Understood by the configuration, and shown once the parts behind them are there.
+	// Understood by the configuration and refused by the daemon; shown once the parts behind them are there.
 	for _, name := range []string{"api", "nats", "docker-plugin"} {
 		f.String(name, "", "")
 		_ = f.MarkHidden(name)
 	}
+	f.Bool("ephemeral", false, "")
 	f.StringArray("discover", nil, "")
+	_ = f.MarkHidden("ephemeral")
 	_ = f.MarkHidden("discover")
 }
 

@@ -5,6 +5,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -35,10 +36,10 @@ type Up struct {
 	Discover     []string
 	Detach       bool
 	LogLevel     string // debug, info, warn, error
-	LogFormat    string // text (logfmt), json
+	LogFormat    string // logfmt, json
 }
 
-// Defaults (DESIGN section 7).
+// Defaults.
 const (
 	DefaultPort     = 6783
 	DefaultRange    = "10.32.0.0/12"
@@ -93,7 +94,7 @@ var keys = []key{
 	{name: "discover", list: true, set: func(u *Up, v Value) error { return texts(&u.Discover, v) }},
 	{name: "detach", flag: true, set: func(u *Up, v Value) error { return truth(&u.Detach, v) }},
 	{name: "log-level", set: func(u *Up, v Value) error { return oneOf(&u.LogLevel, v, "debug", "info", "warn", "error") }},
-	{name: "log-format", set: func(u *Up, v Value) error { return oneOf(&u.LogFormat, v, "text", "json") }},
+	{name: "log-format", set: func(u *Up, v Value) error { return oneOf(&u.LogFormat, v, "logfmt", "json") }},
 }
 
 // Load builds a configuration. file is the content of the YAML file at filePath, nil when there is none;
@@ -102,15 +103,13 @@ var keys = []key{
 func Load(file []byte, filePath string, env []string, flags map[string]Value) (Up, error) {
 	u := Up{
 		Port: DefaultPort, Range: netip.MustParsePrefix(DefaultRange), MTU: DefaultMTU,
-		StateDir: DefaultStateDir, RunDir: DefaultRunDir, LogLevel: "info", LogFormat: "text",
+		StateDir: DefaultStateDir, RunDir: DefaultRunDir, LogLevel: "info", LogFormat: "logfmt",
 	}
 	settings, err := parseFile(file, filePath)
 	if err != nil {
 		return Up{}, err
 	}
-	for name, v := range parseEnv(env) {
-		settings[name] = v
-	}
+	maps.Copy(settings, parseEnv(env))
 	for name, v := range flags {
 		if i := slices.IndexFunc(keys, func(k key) bool { return k.name == name }); i < 0 {
 			return Up{}, fmt.Errorf("%s: no such setting", v.From)

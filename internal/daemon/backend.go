@@ -166,7 +166,7 @@ func (b backend) Network(_ context.Context, name string) (api.Network, error) {
 }
 
 func (b backend) CreateNetwork(ctx context.Context, r api.NetworkCreate) (api.Network, error) {
-	if _, err := b.s.create(ctx, r); err != nil {
+	if err := b.s.create(ctx, r); err != nil {
 		return api.Network{}, err
 	}
 	return b.Network(ctx, r.Name)

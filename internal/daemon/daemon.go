@@ -80,6 +80,8 @@ type System struct {
 	inbox   inbox
 	wake    chan struct{}
 	allowed atomic.Pointer[func(ident.HostID) bool]
+
+	rejected chan error // why a member refused this host for good
 }
 
 // Run runs this host until ctx ends or `weft down` is asked for.
@@ -87,8 +89,11 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("weft up needs root: it makes bridges, TAP devices and packet filters; chat, send, recv and the status commands work without")
 	}
+	if err := unbuilt(cfg); err != nil {
+		return err
+	}
 	s := &System{
-		cfg: cfg, version: o.Version, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1),
+		cfg: cfg, version: o.Version, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1), rejected: make(chan error, 1),
 		defs: map[string]*definition{}, networks: map[uint32]*network{}, troubles: map[string]string{}, met: map[ident.HostID]*seal.Sealer{},
 	}
 	s.ctx, s.cancel = context.WithCancel(ctx)
@@ -130,6 +135,12 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 		s.stop()
 		return err
 	}
+	select {
+	case err := <-s.rejected:
+		s.stop()
+		return err
+	default:
+	}
 	if founding {
 		// Until now nobody could know the token: a start that ended on its way is taken up by the next one.
 		id.Founding = false
@@ -152,6 +163,8 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	}
 	select {
 	case <-s.ctx.Done():
+	case err = <-s.rejected:
+		s.cancel()
 	case err = <-served:
 		s.cancel()
 		served <- nil
@@ -224,6 +237,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 		Port: uint16(s.cfg.Port), Advertise: advertise, Seeds: s.id.Seeds,
 		Conn: s.conn, Listener: tcp, Underlay: s.underlay, Tables: tables, Persist: persister{s.dir}, Datapath: s.cast, Log: s.log,
 		Handle: s.control, Changed: s.onChanged, HostChanged: s.onHost,
+		Rejected: s.reject,
 	})
 	if err != nil {
 		return err
@@ -403,9 +417,16 @@ func (s *System) control(from ident.HostID, kind byte, body []byte) {
 	}
 }
 
+// reject ends this run: a member refused this host for good. Only the first reason is told.
+func (s *System) reject(err error) {
+	select {
+	case s.rejected <- err:
+	default:
+	}
+}
+
 func (s *System) go_(f func()) {
-	s.done.Add(1)
-	go func() { defer s.done.Done(); f() }()
+	s.done.Go(f)
 }
 
 // down stops the daemon: bridges and attachments stay, unless clean.

@@ -271,8 +271,7 @@ func (s *System) found() error {
 	if s.has(defaultNetwork) {
 		return nil
 	}
-	_, err := s.create(s.ctx, api.NetworkCreate{Name: defaultNetwork})
-	return err
+	return s.create(s.ctx, api.NetworkCreate{Name: defaultNetwork})
 }
 
 // has reports whether a network is up on this host.
@@ -281,12 +280,12 @@ func (s *System) has(name string) bool {
 }
 
 // create defines a network and takes it up; or takes up one that is defined already, if the request agrees.
-func (s *System) create(ctx context.Context, r api.NetworkCreate) (*network, error) {
+func (s *System) create(ctx context.Context, r api.NetworkCreate) error {
 	if err := ident.CheckName("network", r.Name); err != nil {
-		return nil, api.Errorf(api.CodeInvalid, "%w", err)
+		return api.Errorf(api.CodeInvalid, "%w", err)
 	}
 	if r.Plain {
-		return nil, api.Errorf(api.CodeRefused, "network %s: the plain engine is not built yet; leave --plain out", r.Name)
+		return api.Errorf(api.CodeRefused, "network %s: the plain engine is not built yet; leave --plain out", r.Name)
 	}
 	s.mu.Lock()
 	d, cluster := s.defs[r.Name], s.cluster
@@ -300,42 +299,44 @@ func (s *System) create(ctx context.Context, r api.NetworkCreate) (*network, err
 	s.mu.Unlock()
 	switch {
 	case cluster == nil:
-		return nil, api.Errorf(api.CodeUnavailable, "not yet part of a cluster").WithHint("weft status says which hosts are tried")
+		return api.Errorf(api.CodeUnavailable, "not yet part of a cluster").WithHint("weft status says which hosts are tried")
 	case d != nil && slices.Contains(d.hosts, s.mesh.Self()):
-		return nil, api.Errorf(api.CodeConflict, "network %s is there already", r.Name)
+		return api.Errorf(api.CodeConflict, "network %s is there already", r.Name)
 	case d != nil && r.Subnet != "" && r.Subnet != d.rec.Subnet.String():
-		return nil, api.Errorf(api.CodeConflict, "network %s has subnet %s on other hosts, not %s", r.Name, d.rec.Subnet, r.Subnet)
+		return api.Errorf(api.CodeConflict, "network %s has subnet %s on other hosts, not %s", r.Name, d.rec.Subnet, r.Subnet)
 	case d != nil:
-		return s.takeUp(ctx, r.Name)
+		_, err := s.takeUp(ctx, r.Name)
+		return err
 	case other != "":
-		return nil, api.Errorf(api.CodeConflict, "network %s would have the number (VNI %d) of network %s: choose another name", r.Name, vni, other)
+		return api.Errorf(api.CodeConflict, "network %s would have the number (VNI %d) of network %s: choose another name", r.Name, vni, other)
 	}
 	rec := networkRecord{VNI: vni, Creator: s.mesh.Self(), Rate: r.Rate}
 	var err error
 	if rec.Allow, err = prefixes(r.AllowGroups); err != nil {
-		return nil, err
+		return err
 	}
 	if rec.Deny, err = prefixes(r.DenyGroups); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.subnetsFor(ctx, &rec, r); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.mesh.Hold(vni); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.ipam.JoinNetwork(vni, rec.Subnet, true); err != nil {
 		if !rec.Explicit {
 			err = errors.Join(err, s.ipam.ReleaseSubnet(rec.Subnet))
 		}
-		return nil, err
+		return err
 	}
 	def := &definition{name: r.Name, rec: rec, net6: map[netip.Prefix]netip.Prefix{}}
 	def.merge(s.mesh.Self(), rec, true)
 	s.mu.Lock()
 	s.defs[r.Name] = def
 	s.mu.Unlock()
-	return s.takeUp(ctx, r.Name)
+	_, err = s.takeUp(ctx, r.Name)
+	return err
 }
 
 // subnetsFor chooses or checks a new network's subnets.

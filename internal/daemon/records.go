@@ -5,9 +5,8 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/record"
 )
 
 // Keys of the daemon's own entries in the state tables. Other packages own others: host, admit/,
@@ -65,20 +64,8 @@ const (
 )
 
 var (
-	encMode = func() cbor.EncMode {
-		m, err := cbor.EncOptions{Sort: cbor.SortCoreDeterministic}.EncMode()
-		if err != nil {
-			panic(err) // constant options
-		}
-		return m
-	}()
-	decMode = func() cbor.DecMode {
-		m, err := cbor.DecOptions{MaxArrayElements: maxMembers, MaxMapPairs: maxMembers, MaxNestedLevels: 4}.DecMode()
-		if err != nil {
-			panic(err)
-		}
-		return m
-	}()
+	encMode = record.Encoding()
+	decMode = record.Decoding(record.Bounds{Elements: maxMembers, Pairs: maxMembers, Depth: 4})
 )
 
 func encode(v any) []byte {

@@ -17,10 +17,15 @@ import (
 )
 
 // settleTime gathers changes that come together: a joining host's whole table, a burst of joins.
-const settleTime = 10 * time.Millisecond
+const settleTime = 20 * time.Millisecond
 
-// castTick is how often sender keys are looked after: offers are repeated after 200 ms.
-const castTick = 100 * time.Millisecond
+// How often sender keys are looked after: offers are repeated after 200 ms, in the seconds after a
+// change; an idle host sleeps most of the time.
+const (
+	castTick  = 200 * time.Millisecond
+	idleTick  = time.Second
+	busyAfter = 5 * time.Second
+)
 
 // inbox is what the mesh's loop tells: it must never wait for us, nor we for it.
 type inbox struct {
@@ -63,14 +68,19 @@ func (s *System) poke() {
 // spread turns the shared state into what this host's kernel and datapath do. It is the one
 // goroutine that builds forwarding tables.
 func (s *System) spread() {
-	tick := time.NewTicker(castTick)
+	tick := time.NewTimer(castTick)
 	defer tick.Stop()
 	var second time.Time
+	changed := time.Now()
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case now := <-tick.C:
+			tick.Reset(idleTick)
+			if now.Sub(changed) < busyAfter {
+				tick.Reset(castTick)
+			}
 			s.cast.Tick(now)
 			if now.Sub(second) >= time.Second {
 				second = now
@@ -79,6 +89,8 @@ func (s *System) spread() {
 			continue
 		case <-s.wake:
 		}
+		changed = time.Now()
+		tick.Reset(castTick)
 		timer := time.NewTimer(settleTime)
 		select {
 		case <-s.ctx.Done():
@@ -173,7 +185,7 @@ func (s *System) look(n *network) view {
 				s.log.Debug("record refused", "host", i.Writer.Short(), "err", err)
 				continue
 			}
-			r := fdb.Remote{MAC: fdb.MAC(a.MAC), Host: i.Writer, IPs: []netip.Addr{linkLocal(a.MAC)}}
+			r := fdb.Remote{MAC: fdb.MAC(a.MAC), Host: i.Writer, IPs: []netip.Addr{nl.MAC(a.MAC).LinkLocal()}}
 			for _, p := range a.IPs {
 				r.IPs = append(r.IPs, p.Addr())
 			}
@@ -258,11 +270,6 @@ func wanted(members []fdb.Member, self ident.HostID) []vnet.Group {
 	}
 	slices.SortFunc(out, func(a, b vnet.Group) int { return a.Addr.Compare(b.Addr) })
 	return out
-}
-
-// linkLocal returns the address that follows from a MAC: fe80:: and EUI-64 (RFC 4291 appendix A).
-func linkLocal(m [6]byte) netip.Addr {
-	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
 }
 
 // onMembers publishes what attachments here joined.

@@ -53,7 +53,7 @@ func replaceTables(conn *nftables.Conn, rs *Ruleset) error {
 			nc := &nftables.Chain{Table: c.table, Name: ch.Name}
 			if ch.Hook != "" {
 				policy := nftables.ChainPolicyAccept
-				nc.Type, nc.Hooknum, nc.Priority, nc.Policy = nftables.ChainTypeFilter, hooks[ch.Hook], nftables.ChainPriorityRef(nftables.ChainPriority(ch.Priority)), &policy
+				nc.Type, nc.Hooknum, nc.Priority, nc.Policy = nftables.ChainTypeFilter, hooks[ch.Hook], new(nftables.ChainPriority(ch.Priority)), &policy
 			}
 			conn.AddChain(nc)
 		}

@@ -125,15 +125,19 @@ func forgeries() []forgery {
 		{"NS with a foreign MAC", dropND, v6(toB, ipv6(ip6A, ip6B, 58, nd(135, ip6B, option(1, macX[:])))), goodNS},
 		{"NS as fragment", dropICMP6Frag, v6(toB, ipv6(ip6A, ip6B, 44, frag(58, 0, false, nd(135, ip6B)))), goodNS},
 		{"DAD for a foreign address", dropND, v6(macAll, ipv6(unspec, allNodes, 58, nd(135, ip6B))), dad},
-		{"RS with a foreign MAC", dropND, v6(macAll, ipv6(llA, allRouter, 58, icmp6(133, make([]byte, 4), option(1, macX[:])))),
-			v6(macAll, ipv6(llA, allRouter, 58, icmp6(133, make([]byte, 4), option(1, macA[:]))))},
+		{
+			"RS with a foreign MAC", dropND, v6(macAll, ipv6(llA, allRouter, 58, icmp6(133, make([]byte, 4), option(1, macX[:])))),
+			v6(macAll, ipv6(llA, allRouter, 58, icmp6(133, make([]byte, 4), option(1, macA[:])))),
+		},
 
 		{"DHCP offer", dropDHCP4, v4(broadcastMAC, ipv4(ip4A, all4, 17, udp(67, 68, make([]byte, 20)))), dhcpAsk},
 		{"DHCP offer as first fragment", dropDHCP4, v4(broadcastMAC, ipv4Fragment(ip4A, all4, 17, 0x2000, udp(67, 68, make([]byte, 16)))), dhcpAsk},
 		{"DHCPv6 advertise", dropDHCP6, v6(toB, ipv6(llA, ip6B, 17, udp(547, 546, make([]byte, 20)))), v6(toB, ipv6(llA, ip6B, 17, udp(546, 547, make([]byte, 20))))},
 		{"DHCPv6 advertise behind destination options", dropDHCP6, v6(toB, ipv6(llA, ip6B, 60, hdr(17, udp(547, 546, make([]byte, 20))))), goodV6},
-		{"UDP ports hidden by a first fragment", dropIP6Malformed, v6(toB, ipv6(llA, ip6B, 44, frag(60, 0, true, hdr(17, nil)))),
-			v6(toB, ipv6(llA, ip6B, 44, frag(17, 3, false, plainUDP)))},
+		{
+			"UDP ports hidden by a first fragment", dropIP6Malformed, v6(toB, ipv6(llA, ip6B, 44, frag(60, 0, true, hdr(17, nil)))),
+			v6(toB, ipv6(llA, ip6B, 44, frag(17, 3, false, plainUDP))),
+		},
 
 		{"IGMPv1 query", dropIGMPQuery, v4(mac4All, ipv4(ip4A, queryDst, 2, []byte{0x11, 0, 0, 0, 0, 0, 0, 0})), report3},
 		{"IGMPv2 query", dropIGMPQuery, v4(mac4All, ipv4(ip4A, queryDst, 2, igmp(0x11))), v4(mac4All, ipv4(ip4A, queryDst, 2, igmp(0x16)))},

@@ -220,7 +220,7 @@ func (w *wire) receive() []byte {
 	buf := make([]byte, 4096)
 	for {
 		n, from, err := unix.Recvfrom(w.fd, buf, 0)
-		if err == unix.EINTR { //nolint:errorlint // a plain errno
+		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {

@@ -65,6 +65,7 @@ var hostDrops = []string{dropControl, dropHost, dropHostGroups, dropForward}
 func when(v verdict, target string, ms ...match) Rule {
 	return Rule{Matches: ms, Verdict: v, Target: target}
 }
+
 func deny(counter string, ms ...match) Rule {
 	return Rule{Matches: ms, Counter: counter, Verdict: drop}
 }

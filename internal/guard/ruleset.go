@@ -180,9 +180,11 @@ func isNot(f field, v []byte) match { return match{fields: []field{f}, values: [
 func masked(f field, mask, v []byte) match {
 	return match{fields: []field{f}, values: [][]byte{v}, mask: mask}
 }
+
 func maskedNot(f field, mask, v []byte) match {
 	return match{fields: []field{f}, values: [][]byte{v}, mask: mask, not: true}
 }
+
 func oneOf(f field, vs ...byte) match {
 	m := match{fields: []field{f}}
 	for _, v := range vs {

@@ -3,6 +3,7 @@ package handshake
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -664,7 +665,7 @@ func TestTablesAreBoundedAndForget(t *testing.T) {
 			t.Fatalf("%+v", out)
 		}
 	}
-	if _, err := a.Start(epoch, nil); err != ErrBusy {
+	if _, err := a.Start(epoch, nil); !errors.Is(err, ErrBusy) {
 		t.Errorf("attempts: %v", err)
 	}
 	c := newNode(t, "cat", tok)
@@ -716,7 +717,7 @@ func TestLateAnswers(t *testing.T) {
 func TestNoFirstContactWithoutSecret(t *testing.T) {
 	tok := ident.NewToken()
 	b := newNode(t, "bee", tok, func(c *Config) { c.Secret = nil })
-	if _, err := b.Start(epoch, nil); err != ErrNoSecret {
+	if _, err := b.Start(epoch, nil); !errors.Is(err, ErrNoSecret) {
 		t.Error(err)
 	}
 	zero := newNode(t, "ant", ident.Token{Cluster: tok.Cluster})

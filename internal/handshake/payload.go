@@ -7,9 +7,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/record"
 	"github.com/weft-net/weft/internal/seal"
 )
 
@@ -24,29 +23,9 @@ type payload struct {
 
 var errPayload = errors.New("handshake: malformed payload")
 
-// The modes are built once; the options are constants and cannot fail.
 var (
-	encMode = func() cbor.EncMode {
-		m, err := cbor.CoreDetEncOptions().EncMode()
-		if err != nil {
-			panic(err)
-		}
-		return m
-	}()
-	decMode = func() cbor.DecMode {
-		m, err := cbor.DecOptions{
-			DupMapKey:        cbor.DupMapKeyEnforcedAPF,
-			IndefLength:      cbor.IndefLengthForbidden,
-			TagsMd:           cbor.TagsForbidden,
-			MaxNestedLevels:  4,
-			MaxArrayElements: 16,
-			MaxMapPairs:      32,
-		}.DecMode()
-		if err != nil {
-			panic(err)
-		}
-		return m
-	}()
+	encMode = record.Encoding()
+	decMode = record.Decoding(record.Bounds{Elements: 16, Pairs: 32, Depth: 4})
 )
 
 func (p *payload) encode(size int) ([]byte, error) {

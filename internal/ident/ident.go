@@ -10,7 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
+	"log/slog" //nolint:depguard // for LogValue alone: it keeps secrets out of logs
 	"net/netip"
 	"strings"
 )

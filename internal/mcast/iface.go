@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 )
 
 // WeftInterface is the interface that weft gives to attachments: where it exists, it is meant.
@@ -62,10 +63,8 @@ func routed(all []net.Interface, group netip.Addr) (net.Interface, bool) {
 		return net.Interface{}, false
 	}
 	for _, ifi := range all {
-		for _, a := range addresses(ifi) {
-			if a == local {
-				return ifi, true
-			}
+		if slices.Contains(addresses(ifi), local) {
+			return ifi, true
 		}
 	}
 	return net.Interface{}, false

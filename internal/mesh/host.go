@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"maps"
 	"net/netip"
 	"time"
 
@@ -123,9 +124,7 @@ func (m *Mesh) dropHost(h *host) {
 func (m *Mesh) addSession(s *session) {
 	old := *m.sessions.Load()
 	next := make(map[uint32]*session, len(old)+1)
-	for i, o := range old {
-		next[i] = o
-	}
+	maps.Copy(next, old)
 	next[s.local] = s
 	m.sessions.Store(&next)
 }

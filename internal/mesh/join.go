@@ -89,9 +89,7 @@ func (m *Mesh) seedReached(name string, h *host) {
 
 // lookUp resolves a seed's name outside the loop.
 func (m *Mesh) lookUp(name string) {
-	m.done.Add(1)
-	go func() {
-		defer m.done.Done()
+	m.done.Go(func() {
 		ctx, cancel := context.WithTimeout(m.ctx, 5*time.Second)
 		defer cancel()
 		addrs, err := Resolve(ctx, net.DefaultResolver, name, m.cfg.Port)
@@ -112,7 +110,7 @@ func (m *Mesh) lookUp(name string) {
 			s.err = ""
 			s.addrs = addrs
 		})
-	}()
+	})
 }
 
 // Resolver is the part of net.Resolver that Resolve uses.
@@ -206,9 +204,7 @@ func lookupHost(ctx context.Context, r Resolver, name string, port uint16) []net
 // connection is all that tells a wrong token from a closed port.
 func (m *Mesh) explain(s *seed) {
 	name, addrs, port := s.name, s.addrs, m.cfg.Port
-	m.done.Add(1)
-	go func() {
-		defer m.done.Done()
+	m.done.Go(func() {
 		text := "no address found"
 		for _, ap := range addrs {
 			text = fmt.Sprintf("no answer from %s (is weft up there, and UDP and TCP port %d open?)", ap, ap.Port())
@@ -230,5 +226,5 @@ func (m *Mesh) explain(s *seed) {
 				}
 			}
 		})
-	}()
+	})
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log"
+	"log" //nolint:depguard // memberlist takes no other logger
 	"net"
 	"net/netip"
 	"time"
@@ -31,6 +31,7 @@ func (m *Mesh) startMembers() error {
 	c.UDPBufferSize = wire.MinPath - wire.RelayTotal - wire.LinkHeader - wire.Tag - 1
 	c.DeadNodeReclaimTime = time.Second
 	c.GossipToTheDeadTime = time.Minute
+	c.GossipInterval = 500 * time.Millisecond // an idle host sleeps most of the time
 	ml, err := memberlist.Create(c)
 	if err != nil {
 		return fmt.Errorf("membership: %w", err)
@@ -41,14 +42,12 @@ func (m *Mesh) startMembers() error {
 
 // joinMembers merges our member list with that of a host we have a path to.
 func (m *Mesh) joinMembers(id ident.HostID) {
-	m.done.Add(1)
-	go func() {
-		defer m.done.Done()
+	m.done.Go(func() {
 		node := id.String() + "/" + net.JoinHostPort(id.Addr().String(), "1")
 		if _, err := m.members.Join([]string{node}); err != nil && m.ctx.Err() == nil {
 			m.log.Debug("membership join failed", "host", id.Short(), "err", err)
 		}
-	}()
+	})
 }
 
 // memberTransport is memberlist's network: packets over links, streams over package stream.

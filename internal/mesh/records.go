@@ -4,9 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/record"
 )
 
 // KeyBar and a HostID make the key, in scope 0, by which the writer removed a host for good; the value is its name.
@@ -45,20 +44,8 @@ type tokenRecord struct {
 }
 
 var (
-	enc = func() cbor.EncMode {
-		m, err := cbor.EncOptions{Sort: cbor.SortCoreDeterministic, TextMarshaler: cbor.TextMarshalerNone}.EncMode()
-		if err != nil {
-			panic(err) // constant options
-		}
-		return m
-	}()
-	dec = func() cbor.DecMode {
-		m, err := cbor.DecOptions{MaxArrayElements: 64, MaxMapPairs: 64, MaxNestedLevels: 4}.DecMode()
-		if err != nil {
-			panic(err)
-		}
-		return m
-	}()
+	enc = record.Encoding()
+	dec = record.Decoding(record.Bounds{Elements: 64, Pairs: 64, Depth: 4})
 )
 
 func encode(v any) []byte {

@@ -61,8 +61,10 @@ func (m *Mesh) Hosts() []HostStatus {
 	}
 	var out []HostStatus
 	_ = m.do(func() {
-		out = append(out, HostStatus{ID: m.self, Name: m.cfg.Name, State: "alive", Endpoints: m.published.Endpoints,
-			Build: m.cfg.Build, Self: true, NATed: m.natted, Reachable: true})
+		out = append(out, HostStatus{
+			ID: m.self, Name: m.cfg.Name, State: "alive", Endpoints: m.published.Endpoints,
+			Build: m.cfg.Build, Self: true, NATed: m.natted, Reachable: true,
+		})
 		for _, h := range m.hosts {
 			if h.barred || !h.known {
 				continue

@@ -99,8 +99,10 @@ func (h *handle) Configure(name string, i Interface) error {
 // local table is.
 func (h *handle) multicastRoutes(l netlink.Link) error {
 	v4 := &netlink.Route{LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: ipNet(netip.MustParsePrefix("224.0.0.0/4"))}
-	v6 := &netlink.Route{LinkIndex: l.Attrs().Index, Type: unix.RTN_MULTICAST, Table: unix.RT_TABLE_LOCAL, Priority: 128,
-		Dst: ipNet(netip.MustParsePrefix("ff00::/8"))}
+	v6 := &netlink.Route{
+		LinkIndex: l.Attrs().Index, Type: unix.RTN_MULTICAST, Table: unix.RT_TABLE_LOCAL, Priority: 128,
+		Dst: ipNet(netip.MustParsePrefix("ff00::/8")),
+	}
 	for _, r := range []*netlink.Route{v4, v6} {
 		err := h.lib.RouteAdd(r)
 		if err != nil && !errors.Is(err, unix.EEXIST) {

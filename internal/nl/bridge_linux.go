@@ -138,18 +138,24 @@ var (
 // Isolated: an uplink never forwards to another uplink. neigh_suppress: ARP and ND for
 // known addresses are answered here.
 var uplinkPort = []port{
-	{rtnl.IFLA_BRPORT_LEARNING, off}, {rtnl.IFLA_BRPORT_UNICAST_FLOOD, off},
-	{rtnl.IFLA_BRPORT_MCAST_FLOOD, on}, {rtnl.IFLA_BRPORT_BCAST_FLOOD, on},
-	{rtnl.IFLA_BRPORT_MULTICAST_ROUTER, off}, {rtnl.IFLA_BRPORT_NEIGH_SUPPRESS, on},
+	{rtnl.IFLA_BRPORT_LEARNING, off},
+	{rtnl.IFLA_BRPORT_UNICAST_FLOOD, off},
+	{rtnl.IFLA_BRPORT_MCAST_FLOOD, on},
+	{rtnl.IFLA_BRPORT_BCAST_FLOOD, on},
+	{rtnl.IFLA_BRPORT_MULTICAST_ROUTER, off},
+	{rtnl.IFLA_BRPORT_NEIGH_SUPPRESS, on},
 	{rtnl.IFLA_BRPORT_ISOLATED, on},
 }
 
 // attachmentPort: one IP stack behind each, so a leave need not be asked back (fast
 // leave: about 12 ms instead of 2 s); the limit stops one program from filling the group table.
 var attachmentPort = []port{
-	{rtnl.IFLA_BRPORT_LEARNING, off}, {rtnl.IFLA_BRPORT_UNICAST_FLOOD, off},
-	{rtnl.IFLA_BRPORT_MCAST_FLOOD, on}, {rtnl.IFLA_BRPORT_BCAST_FLOOD, on},
-	{rtnl.IFLA_BRPORT_MULTICAST_ROUTER, off}, {rtnl.IFLA_BRPORT_FAST_LEAVE, on},
+	{rtnl.IFLA_BRPORT_LEARNING, off},
+	{rtnl.IFLA_BRPORT_UNICAST_FLOOD, off},
+	{rtnl.IFLA_BRPORT_MCAST_FLOOD, on},
+	{rtnl.IFLA_BRPORT_BCAST_FLOOD, on},
+	{rtnl.IFLA_BRPORT_MULTICAST_ROUTER, off},
+	{rtnl.IFLA_BRPORT_FAST_LEAVE, on},
 	{rtnl.IFLA_BRPORT_MCAST_MAX_GROUPS, binary.NativeEndian.AppendUint32(nil, PortGroups)},
 }
 

@@ -46,8 +46,10 @@ func (m *MAC) UnmarshalText(b []byte) error {
 // LinkLocal returns the IPv6 link-local address that follows from the MAC by EUI-64
 // (RFC 4291 appendix A), as the kernel makes it on an attachment's interface.
 func (m MAC) LinkLocal() netip.Addr {
-	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80,
-		8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
+	return netip.AddrFrom16([16]byte{
+		0: 0xfe, 1: 0x80,
+		8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5],
+	})
 }
 
 // Link is an interface.

@@ -128,8 +128,8 @@ func (r *Ring) take(b *Book) bool {
 		if held[k] || g.Seq <= b.cursor(g.To, g.From) {
 			continue // behind one that waits, or seen in two books
 		}
-		parts, clear := r.clear(b, g)
-		if !clear || len(b.Owned)+len(parts) > MaxOwned || !b.setCursor(g.To, g.From, g.Seq) {
+		parts, ok := r.clear(b, g)
+		if !ok || len(b.Owned)+len(parts) > MaxOwned || !b.setCursor(g.To, g.From, g.Seq) {
 			held[k] = true
 			r.counts.HeldGives++
 			continue

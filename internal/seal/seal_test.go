@@ -88,7 +88,7 @@ func TestRoundTrip(t *testing.T) {
 			if err != nil || !bytes.Equal(got, plain) {
 				t.Fatalf("%d bytes: %v", len(got), err)
 			}
-			if _, err := f.open(o, pkt); err != ErrReplay {
+			if _, err := f.open(o, pkt); !errors.Is(err, ErrReplay) {
 				t.Fatalf("a replay: %v", err)
 			}
 		}
@@ -195,7 +195,7 @@ func TestSuitesDiffer(t *testing.T) {
 	s, g, _ := pair(t, SuiteAES, 0)
 	_, _, o := pair(t, SuiteChaCha, 0)
 	p, _ := forms[0].seal(s, []byte("x"))
-	if _, err := o.OpenLink(p); err != ErrForged {
+	if _, err := o.OpenLink(p); !errors.Is(err, ErrForged) {
 		t.Errorf("%v", err)
 	}
 	_, _, o = pair(t, SuiteAES, 0)
@@ -212,10 +212,30 @@ func TestWindow(t *testing.T) {
 		n    uint64
 		want bool
 	}{
-		{0, false}, {1, true}, {1, false}, {3, true}, {2, true}, {2, false}, {64, true}, {63, true}, {65, true}, {64, false},
-		{WindowSize + 65, true}, {65, false}, {66, true}, {66, false}, {WindowSize + 64, true},
-		{1 << 40, true}, {1<<40 - WindowSize, false}, {1<<40 - WindowSize + 1, true}, {1 << 40, false}, {WindowSize, false},
-		{1<<64 - 1, true}, {1<<64 - 1, false}, {1<<64 - 2, true}, {1 << 40, false},
+		{0, false},
+		{1, true},
+		{1, false},
+		{3, true},
+		{2, true},
+		{2, false},
+		{64, true},
+		{63, true},
+		{65, true},
+		{64, false},
+		{WindowSize + 65, true},
+		{65, false},
+		{66, true},
+		{66, false},
+		{WindowSize + 64, true},
+		{1 << 40, true},
+		{1<<40 - WindowSize, false},
+		{1<<40 - WindowSize + 1, true},
+		{1 << 40, false},
+		{WindowSize, false},
+		{1<<64 - 1, true},
+		{1<<64 - 1, false},
+		{1<<64 - 2, true},
+		{1 << 40, false},
 	} {
 		if f := w.Fresh(c.n); f != c.want {
 			t.Errorf("Fresh(%d) = %v", c.n, f)

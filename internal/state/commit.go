@@ -124,7 +124,8 @@ func (t *Tables) commit(s Scope) []Block {
 			own.startAt(max(own.seen, own.version) + 1)
 		}
 	}
-	floor, replace := own.floor, withdraw || own.rewrite
+	replace := withdraw || own.rewrite
+	var floor uint64
 	var ops []Entry
 	for _, k := range slices.Sorted(maps.Keys(staged)) {
 		e := staged[k]

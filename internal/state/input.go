@@ -117,7 +117,7 @@ func (s *Sync) onVector(now time.Time, p *peer, msg []byte) ([]Send, error) {
 		}
 		// One version, two contents. If it is ours, fetch the proof and put it right; else only the writer can.
 		if pos.Writer != self {
-			s.tables.refused.count(ErrEquivocation)
+			_ = s.tables.refused.count(ErrEquivocation)
 		} else if !tb.rewrite {
 			s.want(p, id, pos.Version).again = true
 		}

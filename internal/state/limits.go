@@ -64,7 +64,7 @@ const (
 
 	digestEvery = time.Second
 	// A push may be lost and the change be the last for hours: its version is told again after these times.
-	hintFirst, hintSecond = 300 * time.Millisecond, 1500 * time.Millisecond
+	hintFirst, hintAgain = 300 * time.Millisecond, 1500 * time.Millisecond
 	// requestTimeout is doubled with every second loss in a row, up to requestMost.
 	requestTimeout = 500 * time.Millisecond
 	requestMost    = 2 * time.Second

@@ -169,7 +169,7 @@ func (s *Sync) Published(now time.Time, blocks []Block) []Send {
 			msg = s.hint(scope)
 		}
 		out = s.toHolders(out, scope, msg)
-		s.hints[scope] = &hint{first: now.Add(hintFirst), second: now.Add(hintSecond)}
+		s.hints[scope] = &hint{first: now.Add(hintFirst), second: now.Add(hintAgain)}
 		blocks = blocks[n:]
 	}
 	return s.done(out)

@@ -3,6 +3,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -167,12 +168,12 @@ func TestRestart(t *testing.T) {
 			t.Fatal("not equal")
 		}
 		s.check(Cluster)
-		got := ""
+		var got strings.Builder
 		for it := range s.nodes[3].tables.All(Cluster, "") {
-			got += it.Key + "=" + string(it.Value) + " "
+			got.WriteString(it.Key + "=" + string(it.Value) + " ")
 		}
-		if got != want {
-			t.Errorf("got %q, want %q", got, want)
+		if got.String() != want {
+			t.Errorf("got %q, want %q", got.String(), want)
 		}
 	}
 
@@ -207,11 +208,12 @@ func TestRestart(t *testing.T) {
 		t.Run(fmt.Sprintf("stale disk and %d commits before a peer was seen", n), func(t *testing.T) {
 			s, w, old := setup(t)
 			restart(s, w, old)
-			text := "a=1 "
+			var text strings.Builder
+			text.WriteString("a=1 ")
 			for i := range n {
 				s.put(w, Cluster, fmt.Sprintf("n%d", i), "new")
 				s.commit(w)
-				text += fmt.Sprintf("n%d=new ", i)
+				fmt.Fprintf(&text, "n%d=new ", i)
 			}
 			s.link()
 			s.run(10*time.Second, func() bool {
@@ -220,7 +222,7 @@ func TestRestart(t *testing.T) {
 				}
 				return s.allEqual()
 			})
-			want(t, s, w, text)
+			want(t, s, w, text.String())
 			if got := w.tables.Stats().Refused[ErrEquivocation.Error()]; got == 0 {
 				t.Error("nobody noticed")
 			}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -301,7 +302,7 @@ func (t *Tables) apply(b Block) ([]Change, error) {
 		for i := range changes {
 			changes[i].Recovered = true
 		}
-		if err == ErrEquivocation {
+		if errors.Is(err, ErrEquivocation) {
 			tb.rewrite = true
 		}
 	}

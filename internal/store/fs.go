@@ -232,7 +232,7 @@ func readHead(path string) ([]byte, error) {
 	defer func() { _ = f.Close() }() // only read from
 	b := make([]byte, headerSize)
 	n, err := io.ReadFull(f, b)
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, err
 	}
 	return b[:n], nil

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -48,7 +49,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	case err == nil:
 	case c.isClosed():
 		err = net.ErrClosed
-	case err == io.EOF && c.x.mux.IsClosed():
+	case errors.Is(err, io.EOF) && c.x.mux.IsClosed():
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err

@@ -40,7 +40,7 @@ func (s *Service) Keep(ids []ident.HostID) {
 
 // keep holds the best session with a host until ctx ends.
 func (s *Service) keep(ctx context.Context, id ident.HostID) {
-	wait := backOffMin
+	wait := backOffFirst
 	for ctx.Err() == nil {
 		x, err := s.connect(ctx, id, false)
 		var hold *Conn
@@ -56,14 +56,14 @@ func (s *Service) keep(ctx context.Context, id ident.HostID) {
 			wait = min(2*wait, backOffMax)
 			continue
 		}
-		wait = backOffMin
-		s.hold(ctx, x, hold)
+		wait = backOffFirst
+		s.hold(ctx, x)
 		hold.Close()
 	}
 }
 
 // hold returns when the session ends, there is a better one, or ctx ends.
-func (s *Service) hold(ctx context.Context, x *session, hold *Conn) {
+func (s *Service) hold(ctx context.Context, x *session) {
 	tick := time.NewTicker(janitorPeriod)
 	defer tick.Stop()
 	tried := time.Now()

@@ -42,7 +42,7 @@ const (
 	closeTime     = 30 * time.Second // a stream closed by one end only
 	drainGrace    = 2 * time.Second
 	janitorPeriod = time.Second
-	backOffMin    = 500 * time.Millisecond
+	backOffFirst  = 500 * time.Millisecond
 	backOffMax    = 10 * time.Second
 	upgradePeriod = 30 * time.Second // a relayed session is kept: is there a direct way now?
 	acceptPause   = 50 * time.Millisecond

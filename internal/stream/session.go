@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
+	"log" //nolint:depguard // yamux takes no other logger
 	"net"
 	"slices"
 	"sync/atomic"

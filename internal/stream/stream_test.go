@@ -172,7 +172,7 @@ func TestBarredHost(t *testing.T) {
 		u.barred[a.id] = true
 		u.mu.Unlock()
 		b.Drop(a.id)
-		if _, err := conn.Read(make([]byte, 1)); err != io.ErrUnexpectedEOF {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("a barred host's stream: %v", err)
 		}
 		synctest.Wait()
@@ -272,7 +272,7 @@ func TestRelay(t *testing.T) {
 		}
 		// The relay goes away.
 		r.Close()
-		if _, err := back.Read(make([]byte, 1)); err != io.ErrUnexpectedEOF {
+		if _, err := back.Read(make([]byte, 1)); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("after the relay's end: %v", err)
 		}
 		synctest.Wait()
@@ -412,14 +412,14 @@ func TestCloseSemantics(t *testing.T) {
 			t.Errorf("%q %v", got, err)
 		}
 		for _, err := range []error{x.Close(), x.SetDeadline(time.Now())} {
-			if err != nil && err != net.ErrClosed {
+			if err != nil && !errors.Is(err, net.ErrClosed) {
 				t.Error(err)
 			}
 		}
-		if _, err := x.Read(make([]byte, 1)); err != net.ErrClosed {
+		if _, err := x.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("read after close: %v", err)
 		}
-		if _, err := x.Write(make([]byte, 1)); err != net.ErrClosed {
+		if _, err := x.Write(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("write after close: %v", err)
 		}
 		y.Close()
@@ -429,7 +429,7 @@ func TestCloseSemantics(t *testing.T) {
 		go func() { _, err := x.Read(make([]byte, 1)); errs <- err }()
 		synctest.Wait()
 		x.Close()
-		if err := <-errs; err != net.ErrClosed {
+		if err := <-errs; !errors.Is(err, net.ErrClosed) {
 			t.Errorf("a blocked read: %v", err)
 		}
 
@@ -443,10 +443,10 @@ func TestCloseSemantics(t *testing.T) {
 		x, y = pair()
 		go func() { _, err := x.Read(make([]byte, 1)); errs <- err }()
 		u.sever()
-		if err := <-errs; err != io.ErrUnexpectedEOF {
+		if err := <-errs; !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("a session cut: %v", err)
 		}
-		if _, err := io.ReadAll(y); err != io.ErrUnexpectedEOF {
+		if _, err := io.ReadAll(y); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("a session cut, other end: %v", err)
 		}
 
@@ -575,7 +575,7 @@ func TestHungPeer(t *testing.T) {
 		if d := time.Since(begin); d > openTime {
 			t.Errorf("dialling past a dead session took %v", d)
 		}
-		if _, err := conn.Read(make([]byte, 1)); err != io.ErrUnexpectedEOF {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("%v", err)
 		}
 		if d := time.Since(begin); d > 2*keepAlive+time.Second {

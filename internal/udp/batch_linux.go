@@ -253,7 +253,7 @@ func segment(ctl []byte) int {
 		return 0
 	}
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&ctl[0]))
-	if h.Level != unix.SOL_UDP || h.Type != unix.UDP_GRO || uint64(h.Len) < uint64(unix.CmsgLen(4)) {
+	if h.Level != unix.SOL_UDP || h.Type != unix.UDP_GRO || int(h.Len) < unix.CmsgLen(4) {
 		return 0
 	}
 	return max(0, int(int32(binary.NativeEndian.Uint32(ctl[unix.CmsgLen(0):]))))

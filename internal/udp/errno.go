@@ -1,19 +1,6 @@
 package udp
 
-import (
-	"errors"
-	"syscall"
-)
-
-// refused counts err under its errno name and reports whether it concerns one message only.
-func (c *counters) refused(err error) bool {
-	var no syscall.Errno
-	if !errors.As(err, &no) {
-		return false
-	}
-	c.errs[errnoIndex(no)].Add(1)
-	return true
-}
+import "syscall"
 
 // errnoIndex returns the place of no in errnoNames.
 func errnoIndex(no syscall.Errno) int {

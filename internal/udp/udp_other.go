@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -114,4 +115,14 @@ func (c *conn) Stats() Stats { return c.n.stats() }
 func (c *conn) Close() error {
 	c.once.Do(func() { c.err = c.u.Close() })
 	return c.err
+}
+
+// refused counts err under its errno name and reports whether it concerns one message only.
+func (c *counters) refused(err error) bool {
+	var no syscall.Errno
+	if !errors.As(err, &no) {
+		return false
+	}
+	c.errs[errnoIndex(no)].Add(1)
+	return true
 }

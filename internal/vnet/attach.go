@@ -132,28 +132,28 @@ func (v *VNet) attach(n *network, s AttachSpec) (a *attachment, err error) {
 
 	a = &attachment{Attachment: Attachment{AttachSpec: s, VNI: n.spec.VNI, Port: PortName(s.Network, s.Name), NS: ns.ID()}}
 	a.IPs = slices.Clone(s.IPs)
-	undo := func(err error) (*attachment, error) { return nil, errors.Join(err, v.unplug(a)) }
+	undo := func(err error) error { return errors.Join(err, v.unplug(a)) }
 	if err := v.nl.Delete(a.Port); err != nil { // left over by a daemon that was killed
 		return nil, err
 	}
 	if err := v.makePair(a, ns, n.spec.MTU); err != nil {
-		return undo(err)
+		return nil, undo(err)
 	}
 	// The port is guarded and plugged in before the inner end is up: the first report of
 	// the first join must be seen.
 	if err := v.plug(n, a); err != nil {
-		return undo(err)
+		return nil, undo(err)
 	}
 	if err := v.configure(a, ns); err != nil {
-		return undo(err)
+		return nil, undo(err)
 	}
 	if err := v.nl.AwaitRunning(a.port); err != nil { // else the first join's report is lost
-		return undo(err)
+		return nil, undo(err)
 	}
 	v.attachments[key{s.Network, s.Name}] = a
 	if err := v.save(); err != nil {
 		delete(v.attachments, key{s.Network, s.Name})
-		return undo(err)
+		return nil, undo(err)
 	}
 	if proc != nil {
 		v.watch(a, proc)

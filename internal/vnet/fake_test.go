@@ -106,8 +106,10 @@ func (d *fakeTAP) Close() error {
 }
 
 func fakeSpec(path string) vnet.AttachSpec {
-	return vnet.AttachSpec{Network: spec.Name, Name: "a", Kind: vnet.KindNetns, Netns: path, MAC: mac(1),
-		IPs: []netip.Prefix{netip.PrefixFrom(ip4(1), 20)}, MulticastRoute: true}
+	return vnet.AttachSpec{
+		Network: spec.Name, Name: "a", Kind: vnet.KindNetns, Netns: path, MAC: mac(1),
+		IPs: []netip.Prefix{netip.PrefixFrom(ip4(1), 20)}, MulticastRoute: true,
+	}
 }
 
 // TestStateAsText is the whole of what a network with one attachment and one remote is.
@@ -127,7 +129,8 @@ func TestStateAsText(t *testing.T) {
 	if err := v.SetWanted(spec.VNI, []vnet.Group{
 		{Addr: netip.MustParseAddr("232.1.1.1"), Sources: []netip.Addr{ip4(3)}},
 		{Addr: netip.MustParseAddr("232.1.1.1"), Sources: []netip.Addr{ip4(2), ip4(3)}},
-		{Addr: netip.MustParseAddr("224.0.0.251")}, {Addr: netip.MustParseAddr("ff02::1")},
+		{Addr: netip.MustParseAddr("224.0.0.251")},
+		{Addr: netip.MustParseAddr("ff02::1")},
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -175,17 +175,18 @@ func (w *world) memberships() []string {
 	defer w.mu.Unlock()
 	var list []string
 	for _, m := range w.members[spec.VNI] {
-		s := m.Attachment + " " + m.Group.String()
+		var s strings.Builder
+		s.WriteString(m.Attachment + " " + m.Group.String())
 		if m.Exclude {
-			s += " any"
+			s.WriteString(" any")
 			if len(m.Sources) > 0 {
-				s += " but"
+				s.WriteString(" but")
 			}
 		}
 		for _, src := range m.Sources {
-			s += " " + src.String()
+			s.WriteString(" " + src.String())
 		}
-		list = append(list, s)
+		list = append(list, s.String())
 	}
 	return list
 }

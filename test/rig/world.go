@@ -26,11 +26,12 @@ import (
 )
 
 // sweep removes all that belongs to a prefix once its standard input ends. It reads process groups to kill, one a line.
-// $1 prefix, $2 folder. A process inside one of our namespaces is ours whoever started it.
+// $1 prefix, $2 folder. A process inside one of our namespaces is ours whoever started it; one that left them, as
+// weft run does, is found by its group. (No "--" after -KILL: Debian's sh takes it for a group.)
 const sweep = `
 trap '' INT TERM HUP
 groups=$(cat)
-for g in $groups; do kill -KILL -- "-$g" 2>/dev/null; done
+for g in $groups; do kill -s KILL -- "-$g" 2>/dev/null; done
 for round in 1 2 3; do
   left=
   for ns in $(ip netns list | cut -d' ' -f1 | grep "^$1-"); do
@@ -258,7 +259,7 @@ func Eventually(t testing.TB, d time.Duration, check func() error) {
 	}
 }
 
-// ErrHopeless, wrapped in the error of a check, ends the waiting for it: what is waited for can no longer come.
+// ErrHopeless ends the waiting for a check whose error wraps it: what is waited for can no longer come.
 var ErrHopeless = errors.New("hopeless")
 
 // Poll calls check every 50 ms until it returns nil, at most for d, and returns its last error.

@@ -70,7 +70,7 @@ func New() *Backend {
 // test ends. The directory's path is short: a socket's must be.
 func Serve(t testing.TB, b *Backend) (runDir string) {
 	t.Helper()
-	runDir, err := os.MkdirTemp("", "weft")
+	runDir, err := os.MkdirTemp("", "weft") //nolint:usetesting // the path of a socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}

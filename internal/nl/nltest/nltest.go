@@ -144,20 +144,21 @@ func (n *Net) String() string {
 		return fmt.Sprintf("gone:%d", i)
 	}
 	for _, l := range n.links {
-		s := fmt.Sprintf("%s link %s %s", l.ns, l.Name, l.Kind)
+		var s strings.Builder
+		fmt.Fprintf(&s, "%s link %s %s", l.ns, l.Name, l.Kind)
 		if l.Master != 0 {
-			s += " " + l.port + " of " + name(l.Master)
+			s.WriteString(" " + l.port + " of " + name(l.Master))
 		}
 		if l.Up {
-			s += " up"
+			s.WriteString(" up")
 		}
 		for _, a := range l.addrs {
-			s += " " + a.String()
+			s.WriteString(" " + a.String())
 		}
 		if l.route {
-			s += " groups"
+			s.WriteString(" groups")
 		}
-		lines = append(lines, s)
+		lines = append(lines, s.String())
 	}
 	for e := range n.fdb {
 		lines = append(lines, fmt.Sprintf("fdb %s %s", name(e.Port), e.MAC))

@@ -1,0 +1,133 @@
+package daemon
+
+import (
+	"bytes"
+	"net/netip"
+	"reflect"
+	"testing"
+
+	"github.com/weft-net/weft/internal/ident"
+)
+
+func addrs(t *testing.T, list ...string) []netip.Addr {
+	t.Helper()
+	var out []netip.Addr
+	for _, s := range list {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
+}
+
+func TestRecordsComeBack(t *testing.T) {
+	cluster := clusterRecord{Range: netip.MustParsePrefix("10.32.0.0/12"), ULA: netip.MustParsePrefix("fd01:2:3::/48"), MTU: 1400}
+	if got, err := decodeCluster(encode(cluster)); err != nil || got != cluster {
+		t.Errorf("cluster: %+v, %v", got, err)
+	}
+	network := networkRecord{
+		VNI: 7, Subnet: netip.MustParsePrefix("10.32.0.0/20"), Subnet6: netip.MustParsePrefix("fd01:2:3:4::/64"),
+		Creator: ident.HostID{1}, Explicit: true, Deny: []netip.Prefix{netip.MustParsePrefix("239.0.0.0/8")}, Rate: 50,
+	}
+	if name, got, err := decodeNetwork(keyNetwork+"films", encode(network)); err != nil || name != "films" || !reflect.DeepEqual(got, network) {
+		t.Errorf("network: %s %+v, %v", name, got, err)
+	}
+	attachment := attachRecord{MAC: [6]byte{2, 0x57, 10, 32, 0, 2}, IPs: []netip.Prefix{netip.MustParsePrefix("10.32.0.2/20")}, Kind: "process"}
+	if name, got, err := decodeAttachment(keyAttach+"mal", encode(attachment)); err != nil || name != "mal" || !reflect.DeepEqual(got, attachment) {
+		t.Errorf("attachment: %s %+v, %v", name, got, err)
+	}
+	members := memberRecord{"mal": {Sources: addrs(t, "10.32.0.3")}, "jayne": {Exclude: true}}
+	if group, got, err := decodeMembers(keyMember+"239.1.2.3", encode(members)); err != nil || group != netip.MustParseAddr("239.1.2.3") || !reflect.DeepEqual(got, members) {
+		t.Errorf("members: %v %+v, %v", group, got, err)
+	}
+}
+
+// Records come from other hosts: what is out of bounds is refused whole.
+func TestRecordsRefused(t *testing.T) {
+	p := netip.MustParsePrefix
+	ok := networkRecord{VNI: 7, Subnet: p("10.32.0.0/20")}
+	network := func(change func(*networkRecord)) error {
+		r := ok
+		change(&r)
+		_, _, err := decodeNetwork(keyNetwork+"films", encode(r))
+		return err
+	}
+	attachment := func(key string, r attachRecord) error {
+		_, _, err := decodeAttachment(key, encode(r))
+		return err
+	}
+	members := func(key string, r memberRecord) error {
+		_, _, err := decodeMembers(key, encode(r))
+		return err
+	}
+	cluster := func(r clusterRecord) error {
+		_, err := decodeCluster(encode(r))
+		return err
+	}
+	mac := [6]byte{2, 0x57, 10, 32, 0, 2}
+	for name, err := range map[string]error{
+		"no VNI":                     network(func(r *networkRecord) { r.VNI = 0 }),
+		"VNI of 25 bits":             network(func(r *networkRecord) { r.VNI = 1 << 24 }),
+		"IPv6 as IPv4 subnet":        network(func(r *networkRecord) { r.Subnet = p("fd00::/64") }),
+		"subnet of two":              network(func(r *networkRecord) { r.Subnet = p("10.32.0.0/31") }),
+		"IPv4 as IPv6 subnet":        network(func(r *networkRecord) { r.Subnet6 = p("10.0.0.0/8") }),
+		"endless policy":             network(func(r *networkRecord) { r.Deny = make([]netip.Prefix, maxPolicy+1) }),
+		"name of an attachment":      attachment(keyAttach+"Mal Reynolds", attachRecord{MAC: mac}),
+		"no MAC":                     attachment(keyAttach+"mal", attachRecord{}),
+		"group MAC":                  attachment(keyAttach+"mal", attachRecord{MAC: [6]byte{1, 0, 0x5e}}),
+		"multicast address":          attachment(keyAttach+"mal", attachRecord{MAC: mac, IPs: []netip.Prefix{p("239.1.2.3/32")}}),
+		"loopback address":           attachment(keyAttach+"mal", attachRecord{MAC: mac, IPs: []netip.Prefix{p("127.0.0.1/8")}}),
+		"many addresses":             attachment(keyAttach+"mal", attachRecord{MAC: mac, IPs: make([]netip.Prefix, maxIPs+1)}),
+		"unicast group":              members(keyMember+"10.32.0.2", memberRecord{"mal": {}}),
+		"group with a zone":          members(keyMember+"ff02::fb%eth0", memberRecord{"mal": {}}),
+		"name of a member":           members(keyMember+"239.1.2.3", memberRecord{"": {}}),
+		"source of the other family": members(keyMember+"239.1.2.3", memberRecord{"mal": {Sources: addrs(t, "fd00::1")}}),
+		"multicast source":           members(keyMember+"239.1.2.3", memberRecord{"mal": {Sources: addrs(t, "239.9.9.9")}}),
+		"many sources":               members(keyMember+"239.1.2.3", memberRecord{"mal": {Sources: make([]netip.Addr, maxSources+1)}}),
+		"IPv6 range":                 cluster(clusterRecord{Range: p("fd00::/8"), ULA: p("fd01:2:3::/48"), MTU: 1400}),
+		"ULA of another length":      cluster(clusterRecord{Range: p("10.32.0.0/12"), ULA: p("fd01:2:3::/64"), MTU: 1400}),
+		"no MTU":                     cluster(clusterRecord{Range: p("10.32.0.0/12"), ULA: p("fd01:2:3::/48")}),
+		"longer than a record":       func() error { _, err := decodeCluster(make([]byte, maxRecord+1)); return err }(),
+	} {
+		if err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	if err := network(func(*networkRecord) {}); err != nil {
+		t.Errorf("a good network: %v", err)
+	}
+}
+
+// FuzzRecords: no bytes crash a decoder, and what one takes, encoded again, is taken again and the same.
+func FuzzRecords(f *testing.F) {
+	f.Add(byte(0), "", encode(clusterRecord{Range: netip.MustParsePrefix("10.32.0.0/12"), ULA: netip.MustParsePrefix("fd01:2:3::/48"), MTU: 1400}))
+	f.Add(byte(1), "films", encode(networkRecord{VNI: 7, Subnet: netip.MustParsePrefix("10.32.0.0/20")}))
+	f.Add(byte(2), "mal", encode(attachRecord{MAC: [6]byte{2}, IPs: []netip.Prefix{netip.MustParsePrefix("10.32.0.2/20")}}))
+	f.Add(byte(3), "239.1.2.3", encode(memberRecord{"mal": {Exclude: true}}))
+	f.Fuzz(func(t *testing.T, kind byte, name string, in []byte) {
+		read := func(b []byte) (any, error) {
+			switch kind % 4 {
+			case 0:
+				return decodeCluster(b)
+			case 1:
+				_, r, err := decodeNetwork(keyNetwork+name, b)
+				return r, err
+			case 2:
+				_, r, err := decodeAttachment(keyAttach+name, b)
+				return r, err
+			}
+			_, r, err := decodeMembers(keyMember+name, b)
+			return r, err
+		}
+		v, err := read(in)
+		if err != nil {
+			return
+		}
+		out := encode(v)
+		if len(out) > maxRecord {
+			return // a map or array may grow a little in its one form
+		}
+		again, err := read(out)
+		if err != nil || !bytes.Equal(out, encode(again)) {
+			t.Fatalf("%x decodes as %+v; its encoding %x as %+v, %v", in, v, out, again, err)
+		}
+	})
+}
