@@ -411,6 +411,10 @@ func TestNetworksComeAndGo(t *testing.T) {
 				t.Errorf("%v, want ErrNetwork", err)
 			}
 		}
+		pulled := newTAP()
+		check(t, e.AddNetwork(testVNI, pulled, 1400))
+		check(t, pulled.Close()) // with its bridge
+		check(t, e.RemoveNetwork(testVNI))
 		check(t, e.AddNetwork(testVNI, newTAP(), 1400))
 		check(t, e.Close())
 		if err := e.AddNetwork(6, newTAP(), 1400); !errors.Is(err, ErrClosed) {

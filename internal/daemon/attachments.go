@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"strconv"
@@ -51,6 +52,10 @@ func (s *System) attach(ctx context.Context, r api.Attach) (api.Attachment, erro
 		if a.Network == r.Network && a.Name == r.Name {
 			return api.Attachment{}, api.Errorf(api.CodeConflict, "attachment %s is in network %s already", r.Name, r.Network).
 				WithHint("choose another --name, or weft detach %s", r.Name)
+		}
+		if r.Kind == api.KindHost && a.Kind == vnet.KindExpose && a.Network == r.Network {
+			return api.Attachment{}, api.Errorf(api.CodeConflict, "this host is exposed in network %s already, as %s", r.Network, a.IPs[0].Addr()).
+				WithHint("weft hide --network %s, to take another address", r.Network)
 		}
 	}
 	addr, err := s.ipam.Allocate(ctx, n.vni, r.Name, want)
@@ -124,6 +129,9 @@ func (s *System) spec(r api.Attach) (vnet.AttachSpec, error) {
 	}
 	if spec.Netns != "" && r.Kind == api.KindNetns {
 		ns, err := netns.OS().Path(spec.Netns)
+		if errors.Is(err, fs.ErrNotExist) {
+			return spec, api.Errorf(api.CodeNotFound, "%w", err)
+		}
 		if err != nil {
 			return spec, api.Errorf(api.CodeInvalid, "%w", err)
 		}

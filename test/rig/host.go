@@ -129,7 +129,7 @@ func (h *Host) Kill9() {
 // Restart runs weft up again as last time.
 func (h *Host) Restart() {
 	h.w.T.Helper()
-	if h.daemon != nil && h.daemon.Running() {
+	if h.daemon != nil && h.daemon.Running() && alive(h.daemon.PID()) {
 		if code := h.daemon.Stop(10 * time.Second); code != 0 {
 			h.w.T.Errorf("%s: weft up ended with code %d when asked to stop", h.Name, code)
 		}

@@ -21,10 +21,15 @@ func stat(pid int) ([]string, error) {
 	return strings.Fields(s[strings.LastIndexByte(s, ')')+1:]), nil
 }
 
-// alive reports whether a process exists and is no zombie.
+// alive reports whether a process exists and is no zombie. The first thread of one that was killed may be a zombie
+// while others still hold its sockets.
 func alive(pid int) bool {
 	f, err := stat(pid)
-	return err == nil && len(f) > 0 && f[0] != "Z"
+	if err != nil || len(f) == 0 {
+		return false
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return f[0] != "Z" || err == nil && len(threads) > 1
 }
 
 // CPU returns the processor time the process has used.
