@@ -65,6 +65,7 @@ func (e *Engine) HandleSenderKey(from ident.HostID, plain []byte) {
 		switch m.Op {
 		case keyOffer:
 			q = append(q, e.takeOfferLocked(now, nw, from, &m)...)
+			nw.keys.present(now, from)
 		case keyAck:
 			nw.keys.ack(now, from, m.ID)
 		case keyAsk:

@@ -155,6 +155,15 @@ func (s *sendKeys) up(now time.Time, h ident.HostID) {
 	}
 }
 
+// present hears that h has the network now: what it was offered before it had, it could not take.
+func (s *sendKeys) present(now time.Time, h ident.HostID) {
+	for _, k := range s.live() {
+		if o := k.handed[h]; o != nil && !o.acked && now.Sub(o.sent) >= askPause {
+			s.send(now, k, h, o, offerFirst)
+		}
+	}
+}
+
 // live returns the keys in use or about to be.
 func (s *sendKeys) live() []*senderKey {
 	if s.next != nil {

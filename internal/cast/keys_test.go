@@ -55,6 +55,26 @@ func TestOfferIsRepeatedUntilAcknowledged(t *testing.T) {
 	}
 }
 
+// A host that restarts takes offers only once it has the network again; its own offer says so.
+func TestOfferIsRepeatedWhenHostIsPresent(t *testing.T) {
+	s := newKeys(t, 0, idOf(2))
+	s.ackAll(start)
+	s.up(start, idOf(2))
+	s.take() // lost
+	s.tick(start.Add(offerFirst))
+	s.take() // lost, and the next is due after twice the pause
+	now := start.Add(offerFirst + askPause)
+	s.present(now, idOf(2))
+	if n := s.ackAll(now); n != 1 {
+		t.Errorf("%d offers to a host that has the network now, want 1", n)
+	}
+	s.present(now.Add(time.Second), idOf(2))
+	s.present(now.Add(time.Second), idOf(3))
+	if n := s.ackAll(now); n != 0 {
+		t.Errorf("%d offers to a host that has the key, and to one without the network", n)
+	}
+}
+
 // The next key is used once all have it, or after a second; not before.
 func TestNewKeyIsHandedOverBeforeUse(t *testing.T) {
 	for _, silent := range []bool{false, true} {
