@@ -80,6 +80,8 @@ type System struct {
 	inbox   inbox
 	wake    chan struct{}
 	allowed atomic.Pointer[func(ident.HostID) bool]
+
+	rejected chan error // why a member refused this host for good
 }
 
 // Run runs this host until ctx ends or `weft down` is asked for.
@@ -91,7 +93,7 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 		return err
 	}
 	s := &System{
-		cfg: cfg, version: o.Version, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1),
+		cfg: cfg, version: o.Version, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1), rejected: make(chan error, 1),
 		defs: map[string]*definition{}, networks: map[uint32]*network{}, troubles: map[string]string{}, met: map[ident.HostID]*seal.Sealer{},
 	}
 	s.ctx, s.cancel = context.WithCancel(ctx)
@@ -133,6 +135,12 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 		s.stop()
 		return err
 	}
+	select {
+	case err := <-s.rejected:
+		s.stop()
+		return err
+	default:
+	}
 	s.log.Info("weft is up", "host", id.Name, "id", keys.ID().Short(), "cluster", id.Cluster, "port", cfg.Port, "version", o.Version)
 	s.log.Info("other hosts must reach this host", "udp_port", cfg.Port, "tcp_port", cfg.Port)
 	if founding && o.Founded != nil {
@@ -146,6 +154,8 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	}
 	select {
 	case <-s.ctx.Done():
+	case err = <-s.rejected:
+		s.cancel()
 	case err = <-served:
 		s.cancel()
 		served <- nil
@@ -223,6 +233,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 		Port: uint16(s.cfg.Port), Advertise: advertise, Seeds: s.id.Seeds,
 		Conn: s.conn, Listener: tcp, Underlay: s.underlay, Tables: tables, Persist: persister{s.dir}, Datapath: s.cast, Log: s.log,
 		Handle: s.control, Changed: s.onChanged, HostChanged: s.onHost,
+		Rejected: s.reject,
 	})
 	if err != nil {
 		return err
@@ -374,6 +385,14 @@ func (s *System) control(from ident.HostID, kind byte, body []byte) {
 		s.go_(func() { s.ipam.HandleAsk(from, body) })
 	default:
 		s.log.Debug("message of unknown kind", "from", from.Short(), "kind", kind)
+	}
+}
+
+// reject ends this run: a member refused this host for good. Only the first reason is told.
+func (s *System) reject(err error) {
+	select {
+	case s.rejected <- err:
+	default:
 	}
 }
 

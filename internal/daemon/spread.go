@@ -16,10 +16,15 @@ import (
 )
 
 // settleTime gathers changes that come together: a joining host's whole table, a burst of joins.
-const settleTime = 10 * time.Millisecond
+const settleTime = 20 * time.Millisecond
 
-// castTick is how often sender keys are looked after: offers are repeated after 200 ms.
-const castTick = 100 * time.Millisecond
+// How often sender keys are looked after: offers are repeated after 200 ms, in the seconds after a
+// change; an idle host sleeps most of the time.
+const (
+	castTick  = 200 * time.Millisecond
+	idleTick  = time.Second
+	busyAfter = 5 * time.Second
+)
 
 // inbox is what the mesh's loop tells: it must never wait for us, nor we for it.
 type inbox struct {
@@ -54,14 +59,19 @@ func (s *System) poke() {
 // spread turns the shared state into what this host's kernel and datapath do. It is the one
 // goroutine that builds forwarding tables.
 func (s *System) spread() {
-	tick := time.NewTicker(castTick)
+	tick := time.NewTimer(castTick)
 	defer tick.Stop()
 	var second time.Time
+	changed := time.Now()
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case now := <-tick.C:
+			tick.Reset(idleTick)
+			if now.Sub(changed) < busyAfter {
+				tick.Reset(castTick)
+			}
 			s.cast.Tick(now)
 			if now.Sub(second) >= time.Second {
 				second = now
@@ -71,6 +81,8 @@ func (s *System) spread() {
 			continue
 		case <-s.wake:
 		}
+		changed = time.Now()
+		tick.Reset(castTick)
 		timer := time.NewTimer(settleTime)
 		select {
 		case <-s.ctx.Done():

@@ -14,7 +14,7 @@ import (
 
 const (
 	// recheckEvery bounds how long a change that nobody told of stays (legacy iptables does not notify).
-	recheckEvery = 5 * time.Second
+	recheckEvery = 30 * time.Second
 	// settle gathers the notifications of a storm of changes, such as Docker's start.
 	settle = 100 * time.Millisecond
 )

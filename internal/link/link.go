@@ -36,7 +36,8 @@ func (a Addr) String() string {
 // Timers and bounds. A path is judged by answered pings alone: packets that merely arrive say
 // nothing about the other direction (asymmetric loss).
 const (
-	pingIdle     = 5 * time.Second        // keepalive of a quiet link
+	pingIdle     = 20 * time.Second       // keepalive of a quiet link
+	pingAlign    = 10 * time.Second       // quiet links are asked at multiples of this
 	pingNAT      = 2 * time.Second        // ... when a NAT must keep the mapping, and hear of a new one soon
 	pingBusy     = time.Second            // ... while there is traffic
 	pingAgain    = 300 * time.Millisecond // after a miss
@@ -47,27 +48,34 @@ const (
 	searchGap    = 500 * time.Millisecond // path down: how often all addresses are tried
 	helloAfter   = 1200 * time.Millisecond
 	unreachable  = 3 * time.Second // path down for so long: no path
-	relayAfter   = 600 * time.Millisecond
+	relayAfter   = 800 * time.Millisecond
+	searchMax    = 2 * time.Second
+
+	// starved is how late a Tick may be before the host itself, not the path, is taken for slow.
+	starved = 1200 * time.Millisecond
 
 	rekeyAfter   = 120 * time.Second // initiator; the responder waits rekeyExtra longer
 	rekeyExtra   = 30 * time.Second
 	rejectAfter  = 240 * time.Second
 	unconfirmed  = 10 * time.Second // a session nobody used
-	backoffFirst = 250 * time.Millisecond
-	backoffMax   = 2 * time.Second
+	backoffFirst   = 500 * time.Millisecond
+	backoffMax   = 4 * time.Second
+	lateness     = 5 * time.Second  // an answer to a ping counts for so long, though it was missed
 	backoffLong  = 10 * time.Second // after longAbsence
 	longAbsence  = 15 * time.Minute
-	maxDirect    = 16 // endpoints remembered per host
-	tryDirect    = 4  // ... tried at a time
-	tryRelays    = 2
+	yieldTime    = 500 * time.Millisecond // the higher HostID leaves the first word to the lower
+	maxDirect    = 16                     // endpoints remembered per host
+	tryDirect    = 4                      // ... tried at a time
+	tryRelays    = 1
 	maxSessions  = 4
 	maxPingsOpen = 32
 )
 
 // Ping is a probe to send in the current session.
 type Ping struct {
-	To Addr
-	ID uint64
+	To   Addr
+	ID   uint64
+	Size int // UDP payload to fill, without a relay's envelope; 0: as short as it can be
 }
 
 // Out is what the owner has to do after an input.
@@ -89,6 +97,8 @@ type openPing struct {
 	id   uint64
 	to   Addr
 	sent time.Time
+	late time.Duration // this host did not run for so long meanwhile
+	miss bool          // counted as missed
 }
 
 // Link is the path choice for one host: a state machine driven by its owner with inputs and the time.
@@ -104,15 +114,21 @@ type Link struct {
 	rtt    time.Duration
 	reason string // why the path is not direct
 
+	doubted bool // something speaks against the path of the moment: the next Tick searches
+
 	pings    []openPing
 	nextID   uint64
 	lastPing time.Time
 	lastTry  time.Time // of search, upgrade or hello round
 	backoff  time.Duration
 	rotate   int
+	hellos   int // rounds of handshakes in search
+	lastHi   time.Time
+	lastTick time.Time
 	rekeying time.Time
 	lastSent uint64
 	born     time.Time
+	sizing   sizing
 }
 
 type pathState byte
@@ -155,14 +171,30 @@ func (l *Link) Reason() string { return l.reason }
 // Since returns when the state of the moment began.
 func (l *Link) Since() time.Time { return l.since }
 
+// Postpone says that a handshake asked for was not begun: ask again at the next Tick.
+func (l *Link) Postpone() {
+	if l.state == stateNone {
+		l.lastTry = time.Time{}
+	}
+}
+
+// Quiet reports whether the link needs no closer attention than a keepalive.
+func (l *Link) Quiet() bool {
+	return l.state == stateUp && l.misses == 0 && !slices.ContainsFunc(l.pings, func(p openPing) bool { return !p.miss })
+}
+
 // Candidates returns the endpoints tried for a direct path.
 func (l *Link) Candidates() []netip.AddrPort { return l.direct }
 
-// SetCandidates replaces the endpoints to try, best first. New ones are tried at once.
+// SetCandidates replaces the endpoints to try, best first. New ones are tried at once; a path to an
+// endpoint that is no longer named is in doubt.
 func (l *Link) SetCandidates(eps []netip.AddrPort) {
 	eps = slices.Clone(eps[:min(len(eps), maxDirect)])
 	if slices.Equal(eps, l.direct) {
 		return
+	}
+	if l.addr.AP.IsValid() && slices.Contains(l.direct, l.addr.AP) && !slices.Contains(eps, l.addr.AP) {
+		l.doubted = true
 	}
 	for _, ep := range eps {
 		if !slices.Contains(l.direct, ep) {
@@ -176,6 +208,26 @@ func (l *Link) SetCandidates(eps []netip.AddrPort) {
 // Nudge makes the next Tick try again at once: something changed that may help.
 func (l *Link) Nudge() {
 	l.backoff, l.lastTry = backoffFirst, time.Time{}
+}
+
+// Doubt says that the path of the moment may be dead, before a ping was missed: this host's own
+// address changed, say. It stays in use while all addresses are asked at once, and the first that
+// answers is taken.
+func (l *Link) Doubt(now time.Time, env Env) Out {
+	var out Out
+	l.doubt(now, &out)
+	if l.state == stateSearch {
+		l.search(now, env, &out)
+	}
+	return out
+}
+
+func (l *Link) doubt(now time.Time, out *Out) {
+	l.doubted = false
+	if l.state == stateUp && l.use != 0 {
+		l.enter(now, stateSearch, out)
+		l.lastTry = time.Time{}
+	}
 }
 
 // Check asks the path of the moment for an answer now.
@@ -231,6 +283,10 @@ func (l *Link) Received(now time.Time, local uint32, a Addr) Out {
 		l.move(now, a, &out)
 	case !a.IsRelay():
 		l.ping(now, a, &out) // relayed, and a direct packet came: adopt when it answers
+	case !l.addr.IsRelay() && now.Sub(l.lastPing) >= pingAgain:
+		// The other end has reason to use a relay: it hears no answer on the direct path.
+		l.ping(now, l.addr, &out)
+		l.doubt(now, &out)
 	}
 	return out
 }
@@ -238,6 +294,9 @@ func (l *Link) Received(now time.Time, local uint32, a Addr) Out {
 // Pong says that the answer to ping id arrived.
 func (l *Link) Pong(now time.Time, id uint64) Out {
 	var out Out
+	if l.sized(now, id, &out) {
+		return out
+	}
 	i := slices.IndexFunc(l.pings, func(p openPing) bool { return p.id == id })
 	if i < 0 {
 		return out
@@ -294,8 +353,11 @@ func (l *Link) enter(now time.Time, s pathState, out *Out) {
 		l.state, l.since = s, now
 		out.Changed = true
 	}
-	l.misses = 0
+	l.misses, l.hellos = 0, 0
 	l.lastTry = now
+	if s == stateSearch {
+		l.sizing = sizing{} // what answers next may go another way
+	}
 	if s == stateUp && l.addr.IsRelay() {
 		l.lastTry = now.Add(firstUpgrade - upgradeGap)
 		if l.reason == "" {

@@ -13,25 +13,44 @@ type Env struct {
 	Relays []ident.HostID // hosts with a direct path, nearest first
 	Sent   uint64         // packets sealed in the session Use so far
 	Spent  bool           // that session has used half of its key's budget
+	Yield  bool           // the other end, of the lower HostID, is to speak first
 }
 
 // Tick lets time pass. Call it at least every 100 ms while packets flow, every 250 ms otherwise.
 func (l *Link) Tick(now time.Time, env Env) Out {
 	var out Out
+	l.forgive(now)
 	l.expireSessions(now, &out)
 	l.countMisses(now, &out)
 	busy := env.Sent != l.lastSent
 	l.lastSent = env.Sent
+	if l.doubted {
+		l.doubt(now, &out)
+	}
 	switch l.state {
 	case stateNone:
 		l.tryHello(now, env, &out)
 	case stateUp:
 		l.keepAlive(now, env, busy, &out)
+		l.measure(now, env, &out)
 		l.rekey(now, env, &out)
 	case stateSearch:
 		l.search(now, env, &out)
 	}
 	return out
+}
+
+// forgive gives open pings the time in which this host did not run: it could not see their answers
+// either. Without it a busy machine takes all its paths for dead, and the search makes it busier
+// (the lesson of Lifeguard, arXiv:1707.00788).
+func (l *Link) forgive(now time.Time) {
+	late := now.Sub(l.lastTick)
+	if !l.lastTick.IsZero() && late > starved {
+		for i := range l.pings {
+			l.pings[i].late += late
+		}
+	}
+	l.lastTick = now
 }
 
 func (l *Link) expireSessions(now time.Time, out *Out) {
@@ -63,15 +82,17 @@ func (l *Link) expireSessions(now time.Time, out *Out) {
 
 func (l *Link) countMisses(now time.Time, out *Out) {
 	limit := pingTimeout + 2*l.rtt
-	l.pings = slices.DeleteFunc(l.pings, func(p openPing) bool {
-		if now.Sub(p.sent) < limit {
-			return false
+	for i := range l.pings {
+		p := &l.pings[i]
+		if !p.miss && now.Sub(p.sent) >= limit+p.late {
+			p.miss = true
+			if p.to == l.addr {
+				l.misses++
+			}
 		}
-		if p.to == l.addr {
-			l.misses++
-		}
-		return true
-	})
+	}
+	// A late answer shows that the path works, only more slowly than thought: it is waited for.
+	l.pings = slices.DeleteFunc(l.pings, func(p openPing) bool { return now.Sub(p.sent) >= lateness+p.late })
 	if l.state == stateUp && l.misses >= missesDown {
 		if !l.addr.IsRelay() {
 			l.reason = "the direct endpoint " + l.addr.AP.String() + " stopped answering"
@@ -91,7 +112,11 @@ func (l *Link) keepAlive(now time.Time, env Env, busy bool, out *Out) {
 	case env.NATed || l.addr.IsRelay():
 		gap = pingNAT
 	}
-	if now.Sub(l.lastPing) >= gap {
+	last := l.lastPing
+	if gap == pingIdle {
+		last = last.Truncate(pingAlign) // quiet links of a host ask together: one wake-up, not many
+	}
+	if now.Sub(last) >= gap {
 		l.ping(now, l.addr, out)
 	}
 	if l.addr.IsRelay() && now.Sub(l.lastTry) >= upgradeGap {
@@ -123,7 +148,7 @@ func (l *Link) search(now time.Time, env Env, out *Out) {
 	if now.Sub(l.since) >= unreachable && now.Sub(l.since) < unreachable+time.Second {
 		out.Changed = true // Up turned false
 	}
-	if now.Sub(l.lastTry) < min(searchGap*time.Duration(1+int(now.Sub(l.since)/(10*time.Second))), backoffMax) {
+	if now.Sub(l.lastTry) < min(searchGap*time.Duration(1+int(now.Sub(l.since)/(10*time.Second))), searchMax) {
 		return
 	}
 	l.lastTry = now
@@ -131,16 +156,22 @@ func (l *Link) search(now time.Time, env Env, out *Out) {
 	if !slices.Contains(targets, l.addr) {
 		targets = append(targets, l.addr)
 	}
-	for _, a := range targets {
+	// A handshake costs both ends a thousand times what a ping does: fewer of them, ever more seldom.
+	greet := now.Sub(l.since) >= helloAfter && now.Sub(l.lastHi) >= min(backoffFirst<<min(l.hellos, 4)/2, backoffMax)
+	for i, a := range targets {
 		l.ping(now, a, out)
-		if now.Sub(l.since) >= helloAfter {
+		if greet && (i+l.hellos)%len(targets) < 2 {
 			out.Hellos = append(out.Hellos, a)
 		}
+	}
+	if greet {
+		l.lastHi = now
+		l.hellos++
 	}
 }
 
 func (l *Link) tryHello(now time.Time, env Env, out *Out) {
-	if now.Sub(l.lastTry) < l.backoff {
+	if now.Sub(l.lastTry) < l.backoff || env.Yield && now.Sub(l.since) < yieldTime {
 		return
 	}
 	l.lastTry = now

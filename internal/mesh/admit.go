@@ -83,7 +83,8 @@ func (m *Mesh) admit(id ident.HostID, info handshake.Info, _ bool) *handshake.Re
 			taken, owner = true, o.id
 		}
 	}
-	if taken && (h == nil || !h.known) {
+	// A host that was let in under this name keeps it, whoever else came by it behind a partition.
+	if taken && (h == nil || !h.known || h.rec.Name != info.Name) {
 		return &handshake.Refusal{Code: handshake.CodeNameTaken, Text: fmt.Sprintf(
 			"the host name %q is taken by %s; start with --name OTHER", info.Name, owner.Short())}
 	}
@@ -224,6 +225,26 @@ func (m *Mesh) refused(now time.Time, from link.Addr, index uint32, r *handshake
 	if s := m.seeds[at.seed]; s != nil {
 		s.refusal = r.Text
 	}
+	if m.hopeless(r.Code) {
+		m.cfg.Rejected(fmt.Errorf("%s refuses this host: %s", who, r.Text))
+	}
+}
+
+// hopeless reports whether a refusal ends this run. A host that has been let in stays: one member's
+// "no" does not outweigh that, except that two runs of one host must not go on.
+func (m *Mesh) hopeless(code string) bool {
+	switch code {
+	case handshake.CodeElsewhere:
+		return true
+	case handshake.CodeNameTaken, handshake.CodeBarred:
+		for _, h := range m.hosts {
+			if !h.lastUp.IsZero() {
+				return false
+			}
+		}
+		return true
+	}
+	return false // of another version, say: another host may have been upgraded already
 }
 
 // warn notes something for a person: in the log when it is new, and in `status` for a while.

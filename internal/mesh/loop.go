@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"encoding/binary"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -17,15 +18,22 @@ import (
 )
 
 const (
-	tickEvery   = 100 * time.Millisecond
-	saveEvery   = 2 * time.Second
+	tickEvery   = 100 * time.Millisecond // while a link is being made or is in doubt
+	tickQuiet   = 500 * time.Millisecond
+	saveEvery   = 5 * time.Second
 	selfEvery   = time.Second // own record: endpoints may have changed
 	rejoinEvery = 2 * time.Second
+	moveEvery   = time.Second // others' word for where we are: how often it may cost anything
+
+	// Handshakes begun per second, of all links together: many hosts that start at once, or a machine
+	// that was asleep, must not spend all their time on them.
+	greetRate  = 10.0
+	greetBurst = 20.0
 )
 
 // loop owns loopState.
 func (m *Mesh) loop() {
-	tick := time.NewTicker(tickEvery)
+	tick := time.NewTimer(tickEvery)
 	defer tick.Stop()
 	var saved, self time.Time
 	for {
@@ -39,8 +47,16 @@ func (m *Mesh) loop() {
 			m.handshake(time.Now(), d)
 		case e := <-m.events:
 			m.event(e)
-		case now := <-tick.C:
-			m.tick(now)
+		case <-tick.C:
+			for range len(m.events) { // answers that are here already must not count as missing
+				m.event(<-m.events)
+			}
+			now := time.Now()
+			if m.tick(now) {
+				tick.Reset(tickQuiet)
+			} else {
+				tick.Reset(tickEvery)
+			}
 			if now.Sub(saved) >= saveEvery {
 				saved = now
 				m.saveOthers()
@@ -55,25 +71,28 @@ func (m *Mesh) loop() {
 	}
 }
 
-func (m *Mesh) tick(now time.Time) {
+// tick lets time pass; quiet says that nothing waits for the next tick.
+func (m *Mesh) tick(now time.Time) (quiet bool) {
+	quiet = len(m.attempts) == 0 && m.sync.Settled()
+	m.greetings = min(m.greetings+greetRate*now.Sub(m.lastTick).Seconds(), greetBurst)
+	m.lastTick = now
 	m.machine.Tick(now)
 	for i, a := range m.attempts {
 		if now.Sub(a.at) > attemptLife {
 			delete(m.attempts, i)
 		}
 	}
-	relays := m.relays()
+	var relays []ident.HostID
 	for _, h := range m.hosts {
 		m.tickNewRun(now, h)
 		if !m.wanted(h) {
 			continue
 		}
-		env := link.Env{NATed: m.natted, Relays: without(relays, h.id)}
-		if s := (*m.sessions.Load())[h.link.Use()]; s != nil {
-			env.Sent = s.sealer.Used()
-			env.Spent = s.sealer.Used() > s.sealer.Budget()/2
+		if relays == nil && !h.link.Quiet() { // a quiet link asks for no relay
+			relays = m.relays()
 		}
-		m.act(now, h, h.link.Tick(now, env))
+		quiet = quiet && h.link.Quiet()
+		m.act(now, h, h.link.Tick(now, m.env(h, relays)))
 	}
 	m.tickSeeds(now)
 	m.sendState(m.sync.Tick(now))
@@ -81,6 +100,17 @@ func (m *Mesh) tick(now time.Time) {
 	if m.dirStale {
 		m.list()
 	}
+	return quiet
+}
+
+// env is what the link to a host must know of the rest.
+func (m *Mesh) env(h *host, relays []ident.HostID) link.Env {
+	env := link.Env{NATed: m.natted, Relays: without(relays, h.id), Yield: h.id.Less(m.self)}
+	if s := (*m.sessions.Load())[h.link.Use()]; s != nil {
+		env.Sent = s.sealer.Used()
+		env.Spent = s.sealer.Used() > s.sealer.Budget()/2
+	}
+	return env
 }
 
 // wanted reports whether a link to the host is to be held.
@@ -94,6 +124,11 @@ func (m *Mesh) act(now time.Time, h *host, out link.Out) {
 		m.releaseSessions(func(s *session) bool { return s.local == i })
 	}
 	for _, a := range out.Hellos {
+		if m.greetings < 1 {
+			h.link.Postpone()
+			break
+		}
+		m.greetings--
 		m.sayHello(now, h, a)
 	}
 	for _, p := range out.Pings {
@@ -109,19 +144,22 @@ func (m *Mesh) ping(h *host, p link.Ping) {
 	if !ok {
 		return
 	}
-	var b [pingSize]byte
+	b := make([]byte, max(pingSize, p.Size-wire.LinkHeader-wire.Tag))
 	b[0] = wire.KindPing
 	binary.BigEndian.PutUint64(b[1:], p.ID)
-	_ = m.transmit(r, b[:]) // a ping that cannot be sent is a ping not answered
+	r.payload = max(r.payload, p.Size) // in one packet: its length is the question
+	_ = m.transmit(r, b)               // a ping that cannot be sent is a ping not answered
 }
 
 // setPath tells the datapath the path of the moment.
 func (m *Mesh) setPath(now time.Time, h *host) {
 	up := h.link.Up(now)
 	var path *link.Path
+	var probes []link.Ping
 	if s := (*m.sessions.Load())[h.link.Use()]; up && s != nil {
 		a := h.link.Addr()
-		path = &link.Path{Endpoint: a.AP, Session: s.sealer, Payload: m.payload(h, a)}
+		probes = h.link.SetLimit(now, m.payload(h, a)).Pings
+		path = &link.Path{Endpoint: a.AP, Session: s.sealer, Payload: h.link.Payload()}
 		if a.IsRelay() {
 			hop := pathOf(m.Peer(a.Relay))
 			if hop == nil || hop.Relay != nil {
@@ -135,6 +173,9 @@ func (m *Mesh) setPath(now time.Time, h *host) {
 		up = false
 	}
 	h.peer.SetPath(path)
+	for _, p := range probes {
+		m.ping(h, p)
+	}
 	m.dirStale = true
 	if up && !h.up {
 		h.up = true
@@ -157,7 +198,7 @@ func (m *Mesh) setPath(now time.Time, h *host) {
 	m.cfg.HostChanged(h.id)
 }
 
-// payload returns the UDP payload that fits everywhere on the way, as far as one knows without probing.
+// payload returns the UDP payload that fits everywhere on the way, as far as interfaces tell; probes say whether it is true.
 func (m *Mesh) payload(h *host, a link.Addr) int {
 	ap := a.AP
 	if a.IsRelay() {
@@ -230,7 +271,7 @@ func (m *Mesh) event(e event) {
 	switch e.kind {
 	case wire.KindPong:
 		if len(e.body) >= 8 {
-			m.observe(h, e.body[8:])
+			m.observe(e.at, h, e.addr, e.body[8:])
 			h.pong = e.at
 			m.act(e.at, h, h.link.Pong(e.at, binary.BigEndian.Uint64(e.body)))
 			m.probed(e)
@@ -263,7 +304,7 @@ func (m *Mesh) event(e event) {
 }
 
 // observe learns how another host sees us: a NAT shows by an address that is none of ours.
-func (m *Mesh) observe(h *host, b []byte) {
+func (m *Mesh) observe(now time.Time, h *host, from link.Addr, b []byte) {
 	if len(b) < 18 {
 		return
 	}
@@ -272,7 +313,31 @@ func (m *Mesh) observe(h *host, b []byte) {
 	if addr.IsUnspecified() || ap.Port() == 0 {
 		return
 	}
+	old := m.observed[h.id]
 	m.observed[h.id] = ap
+	if old.IsValid() && old != ap && old.Addr().Is4() == addr.Is4() && from == h.link.Addr() {
+		m.moved(now, h, old)
+	}
+}
+
+// moved says that this host has another address now: its NAT forgot the old one, or it has another
+// network. What others send to the old one is lost, so every path is asked at once and all are told.
+func (m *Mesh) moved(now time.Time, by *host, old netip.AddrPort) {
+	if now.Sub(m.lastMove) < moveEvery {
+		return
+	}
+	m.lastMove = now
+	m.log.Info("this host is seen at another endpoint", "endpoint", m.observed[by.id], "before", old, "by", by.name())
+	maps.DeleteFunc(m.observed, func(_ ident.HostID, ap netip.AddrPort) bool { return ap == old })
+	relays := m.relays()
+	for _, h := range m.hosts {
+		if m.wanted(h) && h != by {
+			m.act(now, h, h.link.Doubt(now, m.env(h, relays)))
+		}
+	}
+	if err := m.publishSelf(now, false); err != nil {
+		m.log.Error("own record not published", "err", err)
+	}
 }
 
 // rejoin merges member lists with hosts that we reach although memberlist holds them for dead.

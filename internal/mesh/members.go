@@ -31,6 +31,7 @@ func (m *Mesh) startMembers() error {
 	c.UDPBufferSize = wire.MinPath - wire.RelayTotal - wire.LinkHeader - wire.Tag - 1
 	c.DeadNodeReclaimTime = time.Second
 	c.GossipToTheDeadTime = time.Minute
+	c.GossipInterval = 500 * time.Millisecond // an idle host sleeps most of the time
 	ml, err := memberlist.Create(c)
 	if err != nil {
 		return fmt.Errorf("membership: %w", err)

@@ -77,6 +77,9 @@ type Config struct {
 	Changed func([]state.Change)
 	// Hosts is called by the loop when a host's liveness or reachability changed.
 	HostChanged func(ident.HostID)
+	// Rejected is called by the loop when a member refuses this host for a reason that waiting does not
+	// cure: it should stop, and a person be told.
+	Rejected func(error)
 }
 
 // Mesh is this host's part in its cluster.
@@ -128,10 +131,13 @@ type loopState struct {
 	warnings  warnings
 	refusal   refusal // last "no" to us
 	lastJoin  time.Time
-	boot      uint64 // names this run
+	lastMove  time.Time // when this host was last seen at another endpoint
+	boot      uint64    // names this run
 	started   time.Time
 	leaving   bool
 	dirStale  bool
+	greetings float64 // handshakes that may be begun now
+	lastTick  time.Time
 	probes    map[uint64]probe // of `weft ping`, by id
 }
 

@@ -20,15 +20,19 @@ import (
 // node is a mesh on loopback.
 type node struct {
 	*Mesh
-	t       *testing.T
-	name    string
-	port    int
-	keys    ident.Keys
-	disk    *disk
-	log     *logBuffer
-	mu      sync.Mutex
-	control map[byte]int
+	t        *testing.T
+	name     string
+	port     int
+	keys     ident.Keys
+	disk     *disk
+	log      *logBuffer
+	mu       sync.Mutex
+	control  map[byte]int
+	rejected error
 }
+
+// gaveUp returns why the node was told to stop.
+func (n *node) gaveUp() error { n.mu.Lock(); defer n.mu.Unlock(); return n.rejected }
 
 type disk struct {
 	mu          sync.Mutex
@@ -132,6 +136,7 @@ func startNode(t *testing.T, o options) *node {
 		Log:     slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Handle:  func(_ ident.HostID, kind byte, _ []byte) { n.mu.Lock(); n.control[kind]++; n.mu.Unlock() },
 		Changed: func([]state.Change) {}, HostChanged: func(ident.HostID) {},
+		Rejected: func(err error) { n.mu.Lock(); n.rejected = err; n.mu.Unlock() },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -252,12 +257,27 @@ func TestNameTaken(t *testing.T) {
 	eventually(t, 5*time.Second, "the later host is refused", func() bool {
 		return strings.Contains(d.Refused(), `the host name "b" is taken`) && strings.Contains(d.Refused(), "--name")
 	})
+	eventually(t, time.Second, "it is told to stop", func() bool { err := d.gaveUp(); return err != nil && strings.Contains(err.Error(), "--name") })
+
+	// The same keys under the name of another host: known, but not by that name.
+	renamed := startNode(t, options{name: "e", token: token, seeds: []string{a.addr()}})
+	eventually(t, 5*time.Second, "e is in", func() bool { return a.linkedTo("e") && renamed.linkedTo("a") })
+	_ = renamed.Close()
+	again := startNode(t, options{name: "b", token: token, seeds: []string{a.addr()}, keys: &renamed.keys, disk: renamed.disk})
+	eventually(t, 5*time.Second, "a taken name is refused to a host that is known, too", func() bool { return again.gaveUp() != nil })
+	if err := a.gaveUp(); err != nil {
+		t.Errorf("a member was told to stop: %v", err)
+	}
 }
 
 func TestCopiedDisk(t *testing.T) {
 	a, b, _, token := trio(t)
 	twin := startNode(t, options{name: "b", token: token, seeds: []string{a.addr()}, keys: &b.keys})
 	eventually(t, 10*time.Second, "the later run is refused", func() bool { return strings.Contains(twin.Refused(), "alive elsewhere") })
+	eventually(t, time.Second, "it is told to stop", func() bool { return twin.gaveUp() != nil })
+	if err := b.gaveUp(); err != nil {
+		t.Errorf("the first run was told to stop: %v", err)
+	}
 	if !a.linkedTo("b") {
 		t.Fatal("the first run lost its link")
 	}

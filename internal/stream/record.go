@@ -46,7 +46,7 @@ func newRecords(c net.Conn, r *handshake.Result) (*records, error) {
 	}
 	return &records{
 		Conn: c, out: out, in: in,
-		wbuf: make([]byte, 0, 4*(2+maxRecord+recordTag)), rbuf: make([]byte, 2+maxRecord+recordTag),
+		wbuf: make([]byte, 0, 2+maxRecord+recordTag), rbuf: make([]byte, 2+maxRecord+recordTag),
 	}, nil
 }
 

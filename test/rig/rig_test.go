@@ -233,7 +233,8 @@ func TestSweeperOutlivesTheTest(t *testing.T) {
 	if os.Getenv(child) != "" {
 		w := New(t)
 		h := w.Cloud().Host("h1")
-		p := h.Start("sleep", "1000")
+		p := h.Start("unshare", "-n", "sh", "-c", "echo away; exec sleep 1000") // as weft run: in none of our namespaces
+		p.ExpectLine("^away$", 5*time.Second)
 		fmt.Printf("made %s %d\n", w.Prefix(), p.PID())
 		_ = signalSelf()
 		return

@@ -120,15 +120,34 @@ func (u *Underlay) subnet() int {
 	return n
 }
 
-// plug joins a namespace to the router with a veth, and gives the router its address in subnet n.
+// plug joins a namespace to the router with a veth, and gives the router its address in subnet n. Neither end has to
+// ask for the other's MAC: the kernel has one table of neighbours for all namespaces, and when others fill it, nobody
+// whose neighbour is not permanent can send.
 func (u *Underlay) plug(port, ns, dev string, n int) {
 	u.w.T.Helper()
-	u.w.batch(u.ns, fmt.Sprintf(`link add %[1]s type veth peer name %[2]s netns %[3]s
+	u.w.batch(u.ns, fmt.Sprintf(`link add %[1]s address 02:77:00:00:%02[4]x:01 type veth peer name %[2]s address 02:77:00:00:%02[4]x:02 netns %[3]s
 addr add 10.77.%[4]d.1/24 dev %[1]s
 addr add fd77:%[4]d::1/64 dev %[1]s nodad
 link set %[1]s up
+neigh add 10.77.%[4]d.2 lladdr 02:77:00:00:02:%02[4]x dev %[1]s nud permanent
 `, port, dev, ns, n))
+	u.w.batch(ns, fmt.Sprintf("neigh add 10.77.%[2]d.1 lladdr 02:77:00:00:01:%02[2]x dev %[1]s nud permanent\n", dev, n))
 	u.ports = append(u.ports, port)
+}
+
+// acquaint tells the router and its neighbour in subnet n each other's MAC. The kernel has one neighbour table for all
+// namespaces of a machine, 1,024 entries by default, in which permanent ones don't count: fifty hosts on a LAN elsewhere
+// would leave no room for ours.
+func (u *Underlay) acquaint(port, ns, dev string, n int) {
+	u.w.T.Helper()
+	for _, end := range []struct {
+		ns, dev   string
+		neighbour int
+	}{{u.ns, port, 2}, {ns, dev, 1}} {
+		u.w.batch(end.ns, fmt.Sprintf(`neigh replace 10.77.%[1]d.%[2]d lladdr 02:77:00:00:%02[1]x:%02[2]x dev %[3]s nud permanent
+neigh replace fd77:%[1]d::%[2]d lladdr 02:77:00:00:%02[1]x:%02[2]x dev %[3]s nud permanent
+`, n, end.neighbour, end.dev))
+	}
 }
 
 // Host makes a host with addresses of both families.
@@ -152,6 +171,9 @@ func (u *Underlay) Host(name string) *Host {
 	}
 	u.w.batch(h.NS, fmt.Sprintf("addr add %s/24 dev eth0\naddr add %s/64 dev eth0 nodad\nlink set eth0 up\nroute add default via %s\nroute add ::/0 via %s\n",
 		h.IP, h.IP6, gw, gw6))
+	if !u.bridge {
+		u.acquaint(name, h.NS, "eth0", u.next-1)
+	}
 	// Without this a capture, a loss or an MTU rule takes 64 datagrams for one.
 	u.w.in(h.NS, "ethtool", "-K", "eth0", "tx-udp-segmentation", "off")
 	if u.w.prepare(h); h.nat == nil {

@@ -26,11 +26,12 @@ import (
 )
 
 // sweep removes all that belongs to a prefix once its standard input ends. It reads process groups to kill, one a line.
-// $1 prefix, $2 folder. A process inside one of our namespaces is ours whoever started it.
+// $1 prefix, $2 folder. A process inside one of our namespaces is ours whoever started it; one that left them, as
+// weft run does, is found by its group. (No "--" after -KILL: Debian's sh takes it for a group.)
 const sweep = `
 trap '' INT TERM HUP
 groups=$(cat)
-for g in $groups; do kill -KILL -- "-$g" 2>/dev/null; done
+for g in $groups; do kill -s KILL -- "-$g" 2>/dev/null; done
 for round in 1 2 3; do
   left=
   for ns in $(ip netns list | cut -d' ' -f1 | grep "^$1-"); do
