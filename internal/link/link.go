@@ -58,7 +58,7 @@ const (
 	rekeyExtra   = 30 * time.Second
 	rejectAfter  = 240 * time.Second
 	unconfirmed  = 10 * time.Second // a session nobody used
-	backoffFirst   = 500 * time.Millisecond
+	backoffFirst = 500 * time.Millisecond
 	backoffMax   = 4 * time.Second
 	lateness     = 5 * time.Second  // an answer to a ping counts for so long, though it was missed
 	backoffLong  = 10 * time.Second // after longAbsence
