@@ -50,13 +50,13 @@ func TestBadInput(t *testing.T) {
 		{2, "token", []string{"up", "h2", "--token", "weft1abc"}},
 		{2, "advertise", []string{"up", "--advertise", "nowhere at all"}},
 		{1, "no-such-file", []string{"up", "h2", "--token-file", "/no-such-file"}},
-		{2, "", []string{"run"}},
+		{125, "COMMAND", []string{"run"}}, // its own errors are not those of the command
 		{2, "239.1.2.3", []string{"chat", "239.1.2.3"}},
 		{2, "10.0.0.1", []string{"chat", "10.0.0.1:1234"}},
 		{2, "ff15", []string{"send", "ff15::1:1234"}},
 		{2, "", []string{"recv"}},
 		{1, "weft up", []string{"status"}},
-		{1, "weft up", []string{"run", "--", "true"}},
+		{125, "weft up", []string{"run", "--", "true"}},
 		{1, "weft up", []string{"groups", "--json"}},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) { refused(t, h.Weft(c.args...), c.code, c.say) })
@@ -73,8 +73,8 @@ func TestBadInput(t *testing.T) {
 	}{
 		{2, "subnet", []string{"network", "create", "blue", "--subnet", "10.40.0.0/99"}},
 		{2, "Bad_Name", []string{"network", "create", "Bad_Name"}},
-		{1, "nothere", []string{"run", "--network", "nothere", "--", "true"}},
-		{1, "9.9.9.9", []string{"run", "--ip", "9.9.9.9", "--", "true"}},
+		{125, "nothere", []string{"run", "--network", "nothere", "--", "true"}},
+		{125, "9.9.9.9", []string{"run", "--ip", "9.9.9.9", "--", "true"}},
 		{127, "no-such-program", []string{"run", "--", "no-such-program"}},
 		{126, "/etc/passwd", []string{"run", "--", "/etc/passwd"}},
 		{7, "", []string{"run", "--", "sh", "-c", "exit 7"}},
@@ -82,11 +82,7 @@ func TestBadInput(t *testing.T) {
 		{1, "already", []string{"up"}},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
-			r := h.Weft(c.args...)
-			if c.args[0] == "run" && c.code == 1 {
-				c.code = 125 // weft run's own errors
-			}
-			refused(t, r, c.code, c.say)
+			refused(t, h.Weft(c.args...), c.code, c.say)
 		})
 	}
 	if !h.Daemon().Running() {

@@ -16,7 +16,6 @@ import (
 	"github.com/weft-net/weft/internal/netmon"
 	"github.com/weft-net/weft/internal/netns"
 	"github.com/weft-net/weft/internal/nl"
-	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/udp"
 	"github.com/weft-net/weft/internal/vnet"
@@ -310,36 +309,27 @@ func (s *System) advertised() ([]netip.AddrPort, error) {
 	return []netip.AddrPort{netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())}, nil
 }
 
+// board is this host's own state table, as ipam writes it.
+type board struct{ s *System }
+
+func (b board) Publish(scope uint32, puts map[string][]byte, dels []string) error {
+	return b.s.mesh.Publish(scope, puts, dels)
+}
+
 func (s *System) newIPAM(self ident.HostID) *ipam.Service {
 	return ipam.New(ipam.Config{
-		Self: self, Log: s.log,
-		Publish: func(scope uint32, puts map[string][]byte, dels []string) error {
-			return s.mesh.Publish(scope, puts, dels)
-		},
+		Self: self, Board: board{s}, Log: s.log,
 		Ask: func(to ident.HostID, body []byte) error {
 			return s.mesh.Send(to, append([]byte{wire.KindShare}, body...))
 		},
-		Alive: func(id ident.HostID) bool { p := s.mesh.Peer(id); return p != nil && p.Path() != nil },
-		Name:  func(id ident.HostID) string { return s.hostNames()[id] },
-		InUse: s.inUse,
-	})
-}
-
-// inUse returns the IPv4 addresses of all known attachments of a network.
-func (s *System) inUse(vni uint32) []netip.Addr {
-	var out []netip.Addr
-	_ = s.mesh.View(func(t *state.Tables) {
-		for i := range t.All(state.Scope(vni), keyAttach) {
-			_, a, err := decodeAttachment(i.Key, i.Value)
-			if err != nil {
-				continue
-			}
-			for _, p := range a.IPs {
-				if p.Addr().Is4() {
-					out = append(out, p.Addr())
+		Alive: func() []ident.HostID {
+			var out []ident.HostID
+			for _, h := range s.mesh.Hosts() {
+				if h.Self || h.Reachable {
+					out = append(out, h.ID)
 				}
 			}
-		}
+			return out
+		},
 	})
-	return out
 }

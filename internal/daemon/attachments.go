@@ -54,10 +54,15 @@ func (s *System) attach(ctx context.Context, r api.Attach) (api.Attachment, erro
 		}
 	}
 	addr, err := s.ipam.Allocate(ctx, n.vni, r.Name, want)
-	if err != nil {
+	switch {
+	case errors.Is(err, ipam.ErrInUse):
+		return api.Attachment{}, api.Errorf(api.CodeConflict, "%w", err)
+	case errors.Is(err, ipam.ErrExhausted), errors.Is(err, context.DeadlineExceeded):
+		return api.Attachment{}, api.Errorf(api.CodeUnavailable, "%w", err)
+	case err != nil:
 		return api.Attachment{}, err
 	}
-	spec.MAC, spec.IPs = nl.MAC(addr.MAC), []netip.Prefix{addr.IP4, ipam.IP6(n.def.Subnet6, addr.IP4.Addr())}
+	spec.MAC, spec.IPs = nl.MAC(addr.MAC), []netip.Prefix{addr.IP4, s.address6(n, addr.IP4)}
 	a, err := s.vnet.Attach(ctx, spec)
 	if err != nil {
 		err = errors.Join(err, s.ipam.Release(n.vni, r.Name))
@@ -71,6 +76,20 @@ func (s *System) attach(ctx context.Context, r api.Attach) (api.Attachment, erro
 		return api.Attachment{}, errors.Join(err, s.vnet.Detach(r.Network, r.Name), s.ipam.Release(n.vni, r.Name))
 	}
 	return s.describe(a), nil
+}
+
+// address6 returns the IPv6 address that goes with an IPv4 one: in the /64 of its subnet, of which a
+// network that was created twice has two.
+func (s *System) address6(n *network, v4 netip.Prefix) netip.Prefix {
+	net6 := n.def.Subnet6
+	s.mu.Lock()
+	if d := s.defs[n.name]; d != nil {
+		if v, ok := d.net6[v4.Masked()]; ok {
+			net6 = v
+		}
+	}
+	s.mu.Unlock()
+	return ipam.IP6(net6, v4.Addr())
 }
 
 // spec says where the inner end goes.

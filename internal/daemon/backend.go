@@ -15,6 +15,7 @@ import (
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/apiserver"
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/mesh"
 	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/vnet"
@@ -75,7 +76,7 @@ func (b backend) RemoveHost(ctx context.Context, name string, force bool) (api.H
 	}
 	for _, r := range b.s.ipam.Status() {
 		if r.Owner == h.ID {
-			out.Ranges = append(out.Ranges, r.Text)
+			out.Ranges = append(out.Ranges, rangeText(r))
 		}
 	}
 	if err := b.s.mesh.Remove(h.ID, force); err != nil {
@@ -202,11 +203,13 @@ func (b backend) IPAM(context.Context) (api.IPAM, error) {
 	out := api.IPAM{IPAM: []api.AddressRange{}}
 	for _, r := range b.s.ipam.Status() {
 		out.IPAM = append(out.IPAM, api.AddressRange{
-			Range: r.Text, Owner: names[r.Owner], Used: r.Used, Free: r.Free, Network: nets[r.VNI], State: states[names[r.Owner]],
+			Range: rangeText(r), Owner: names[r.Owner], Used: r.Used, Free: r.Free, Network: nets[r.VNI], State: states[names[r.Owner]],
 		})
 	}
 	return out, nil
 }
+
+func rangeText(r ipam.Share) string { return r.First.String() + "-" + r.Last.String() }
 
 func (b backend) Down(ctx context.Context, d api.Down) error { return b.s.down(ctx, d) }
 
@@ -439,6 +442,9 @@ func (s *System) status(ctx context.Context, b backend) (api.Status, error) {
 	for _, w := range s.mesh.Warnings() {
 		st.Warnings = append(st.Warnings, api.Warning{Code: "note", Text: w})
 	}
+	for _, c := range s.ipam.Conflicts() {
+		st.Warnings = append(st.Warnings, api.Warning{Code: "address_conflict", Text: c.String()})
+	}
 	for _, t := range s.troubleTexts() {
 		st.Warnings = append(st.Warnings, api.Warning{Code: "trouble", Text: t})
 	}
@@ -448,7 +454,7 @@ func (s *System) status(ctx context.Context, b backend) (api.Status, error) {
 			st.Drops = append(st.Drops, api.Drop{Reason: name, Count: drops[name]})
 		}
 	}
-	limits := s.mesh.Limits()
+	limits := s.limits()
 	for _, name := range slices.Sorted(maps.Keys(limits)) {
 		st.Limits = append(st.Limits, api.Limit{Name: name, Used: uint64(limits[name][0]), Max: uint64(limits[name][1])})
 	}
@@ -476,6 +482,15 @@ func (s *System) condition(st api.Status) (state, reason string) {
 	return api.StateJoining, reason
 }
 
+// limits are the bounded tables of all parts: used and most.
+func (s *System) limits() map[string][2]int {
+	out := s.mesh.Limits()
+	for k, v := range s.ipam.Limits() {
+		out["addresses_"+k] = v
+	}
+	return out
+}
+
 // drops adds up all counted drops by reason.
 func (s *System) drops() map[string]uint64 {
 	out := map[string]uint64{}
@@ -490,6 +505,9 @@ func (s *System) drops() map[string]uint64 {
 			out["guard_"+k] = v.Packets
 		}
 	}
+	c := s.ipam.Counts()
+	out["addresses_bad_value"], out["addresses_bad_ask"], out["addresses_asks_full"] = c.BadValues, c.BadAsks, c.AsksFull
+	out["addresses_book_refused"], out["addresses_book_old"], out["addresses_write_failed"] = c.RefusedBooks, c.OldBooks, c.Persisting
 	st := s.conn.Stats()
 	out["socket_rx_full"], out["socket_rx_truncated"] = st.RxDrops, st.RxTruncated
 	for k, v := range st.TxErrors {
@@ -503,7 +521,7 @@ func (b backend) Metrics() []api.Metric {
 	for reason, n := range b.s.drops() {
 		out = append(out, api.Metric{Name: "weft_drops_total", Help: "Packets and frames dropped, by reason.", Kind: api.Counter, Labels: map[string]string{"reason": reason}, Value: float64(n)})
 	}
-	for name, l := range b.s.mesh.Limits() {
+	for name, l := range b.s.limits() {
 		out = append(out,
 			api.Metric{Name: "weft_table_used", Help: "Entries of a bounded table.", Kind: api.Gauge, Labels: map[string]string{"table": name}, Value: float64(l[0])},
 			api.Metric{Name: "weft_table_max", Help: "Bound of a table.", Kind: api.Gauge, Labels: map[string]string{"table": name}, Value: float64(l[1])})

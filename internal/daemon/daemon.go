@@ -3,7 +3,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -117,7 +117,7 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	}
 	s.id, s.cfg.Name = id, id.Name
 	s.dir.SetOwner(keys.ID())
-	founding := fresh && id.Founder && len(id.Seeds) == 0 && !s.dirHas(fileOwn)
+	founding := id.Founding
 	if founding {
 		if err := s.checkRange(cfg.Range); err != nil {
 			return err
@@ -140,6 +140,15 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 		s.stop()
 		return err
 	default:
+	}
+	if founding {
+		// Until now nobody could know the token: a start that ended on its way is taken up by the next one.
+		id.Founding = false
+		if err := s.dir.Save(fileIdentity, encode(id)); err != nil {
+			s.stop()
+			return err
+		}
+		s.id = id
 	}
 	s.log.Info("weft is up", "host", id.Name, "id", keys.ID().Short(), "cluster", id.Cluster, "port", cfg.Port, "version", o.Version)
 	s.log.Info("other hosts must reach this host", "udp_port", cfg.Port, "tcp_port", cfg.Port)
@@ -169,7 +178,7 @@ func (s *System) token() (*ident.Token, error) {
 	if text == "" && s.cfg.TokenFile != "" {
 		b, err := os.ReadFile(s.cfg.TokenFile)
 		if err != nil {
-			return nil, usage{fmt.Errorf("token file: %w", err)}
+			return nil, fmt.Errorf("token file: %w", err)
 		}
 		text = string(b)
 	}
@@ -181,11 +190,6 @@ func (s *System) token() (*ident.Token, error) {
 		return nil, usage{err}
 	}
 	return &t, nil
-}
-
-func (s *System) dirHas(name string) bool {
-	_, err := s.dir.Load(name)
-	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // build makes all parts; nothing talks yet.
@@ -309,13 +313,11 @@ func (s *System) start(founding bool) error {
 	}
 	s.replay()
 	if founding {
-		var ula [16]byte
-		_, _ = rand.Read(ula[1:6])
-		ula[0] = 0xfd // RFC 4193 section 3.1
-		if err := s.found(clusterRecord{Range: s.cfg.Range, ULA: netip.PrefixFrom(netip.AddrFrom16(ula), 48), MTU: s.cfg.MTU}); err != nil {
+		if err := s.found(); err != nil {
 			return err
 		}
 	}
+	s.go_(func() { _ = s.ipam.Run(s.ctx) })
 	s.go_(s.spread)
 	s.poke()
 	return nil
@@ -324,56 +326,81 @@ func (s *System) start(founding bool) error {
 // replay hands what the tables hold from an earlier run to those who act on it.
 func (s *System) replay() {
 	var all []state.Change
+	var barred []string
 	_ = s.mesh.View(func(t *state.Tables) {
 		for _, scope := range t.Scopes() {
 			for i := range t.All(scope, "") {
-				all = append(all, state.Change{Writer: i.Writer, Scope: scope, Key: i.Key, Value: i.Value})
+				switch {
+				case ipam.Owns(i.Key): // in the mesh's loop, so that nothing newer comes before
+					s.ipam.OnChange(uint32(scope), i.Writer, i.Key, i.Value, false)
+				case scope == state.Cluster && strings.HasPrefix(i.Key, mesh.KeyBar):
+					barred = append(barred, i.Key[len(mesh.KeyBar):])
+				default:
+					all = append(all, state.Change{Writer: i.Writer, Scope: scope, Key: i.Key, Value: i.Value})
+				}
 			}
 		}
 	})
+	for _, key := range barred {
+		s.removed(key, false) // who the heir is shows when links are up
+	}
 	s.digest(inbox{changes: all})
-	s.restoreAttachments()
+	var subnets []netip.Prefix
+	s.mu.Lock()
+	for _, d := range s.defs {
+		if slices.Contains(d.hosts, s.mesh.Self()) {
+			subnets = append(subnets, d.subnets...)
+		}
+	}
+	s.mu.Unlock()
+	if err := s.ipam.ReleaseUnused(subnets); err != nil {
+		s.log.Error("unused subnets not given back", "err", err)
+	}
 }
 
-// restoreAttachments brings addresses and records in line with the attachments that survived.
-func (s *System) restoreAttachments() {
-	living := map[uint32]map[string]vnet.Attachment{}
+// restore brings this host's addresses and records in a network in line with the attachments that
+// survived an earlier run: what is in use stays in use, the rest is free again.
+func (s *System) restore(n *network) error {
+	living := map[string]vnet.Attachment{}
 	for _, a := range s.vnet.Attachments() {
-		if living[a.VNI] == nil {
-			living[a.VNI] = map[string]vnet.Attachment{}
-		}
-		living[a.VNI][a.Name] = a
-	}
-	for _, n := range s.localNetworks() {
-		var gone []string
-		_ = s.mesh.View(func(t *state.Tables) {
-			for i := range t.All(state.Scope(n.vni), keyAttach) {
-				if name := i.Key[len(keyAttach):]; i.Writer == s.mesh.Self() && living[n.vni][name].Name == "" {
-					gone = append(gone, name)
-				}
-			}
-		})
-		puts := map[string][]byte{}
-		keep := map[string]netip.Addr{}
-		for name, a := range living[n.vni] {
-			puts[keyAttach+name] = encode(attachRecord{MAC: a.MAC, IPs: a.IPs, Kind: kindNames[a.Kind]})
-			for _, p := range a.IPs {
-				if p.Addr().Is4() {
-					keep[name] = p.Addr()
-				}
-			}
-		}
-		if err := s.ipam.Restore(n.vni, keep); err != nil {
-			s.trouble("ipam "+n.name, fmt.Sprintf("addresses of network %s: %v", n.name, err))
-		}
-		var dels []string
-		for _, name := range gone {
-			dels = append(dels, keyAttach+name)
-		}
-		if err := s.mesh.Publish(n.vni, puts, dels); err != nil {
-			s.log.Error("attachments not published", "network", n.name, "err", err)
+		if a.VNI == n.vni {
+			living[a.Name] = a
 		}
 	}
+	var dels []string
+	_ = s.mesh.View(func(t *state.Tables) {
+		for i := range t.All(state.Scope(n.vni), keyAttach) {
+			if name := i.Key[len(keyAttach):]; i.Writer == s.mesh.Self() && living[name].Name == "" {
+				dels = append(dels, i.Key)
+			}
+		}
+	})
+	puts := map[string][]byte{}
+	for name, a := range living {
+		puts[keyAttach+name] = encode(attachRecord{MAC: a.MAC, IPs: a.IPs, Kind: kindNames[a.Kind]})
+	}
+	if err := s.mesh.Publish(n.vni, puts, dels); err != nil {
+		return err
+	}
+	for name := range s.ipam.Allocations(n.vni) {
+		if living[name].Name == "" {
+			if err := s.ipam.Release(n.vni, name); err != nil {
+				return err
+			}
+		}
+	}
+	var errs []error
+	for name, a := range living {
+		for _, p := range a.IPs {
+			if p.Addr().Is4() {
+				errs = append(errs, s.ipam.Restore(n.vni, name, p.Addr()))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		s.trouble("ipam "+n.name, fmt.Sprintf("addresses of network %s: %v", n.name, err))
+	}
+	return nil
 }
 
 // control takes messages of other hosts for services.
@@ -382,7 +409,9 @@ func (s *System) control(from ident.HostID, kind byte, body []byte) {
 	case wire.KindSenderKey:
 		s.cast.HandleSenderKey(from, append([]byte{kind}, body...))
 	case wire.KindShare:
-		s.go_(func() { s.ipam.HandleAsk(from, body) })
+		if err := s.ipam.HandleAsk(from, body); err != nil {
+			s.log.Debug("ask for addresses refused", "from", from.Short(), "err", err)
+		}
 	default:
 		s.log.Debug("message of unknown kind", "from", from.Short(), "kind", kind)
 	}
@@ -403,11 +432,13 @@ func (s *System) go_(f func()) {
 // down stops the daemon: bridges and attachments stay, unless clean.
 func (s *System) down(ctx context.Context, d api.Down) error {
 	if d.Leave {
-		if n := len(s.vnet.Attachments()); n > 0 && !d.Clean {
-			return api.Errorf(api.CodeConflict, "%d attachments are here", n).WithHint("end them, or add --clean to remove them")
+		for _, a := range s.vnet.Attachments() { // what is in use cannot be given back
+			if err := s.detach(a.Network, a.Name); err != nil {
+				return err
+			}
 		}
 		if err := s.ipam.GiveBack(ctx); err != nil {
-			return err
+			return api.Errorf(api.CodeUnavailable, "%w", err).WithHint("or weft down --clean, and weft host rm %s on another host", s.cfg.Name)
 		}
 	}
 	var errs []error

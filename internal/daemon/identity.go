@@ -28,6 +28,8 @@ type identity struct {
 	Name    string          `cbor:"4,keyasint"`
 	Founder bool            `cbor:"5,keyasint,omitempty"`
 	Seeds   []string        `cbor:"6,keyasint,omitempty"`
+	// Founding stays until the cluster's first records are on disk. Nobody has the token before.
+	Founding bool `cbor:"7,keyasint,omitempty"`
 }
 
 func loadIdentity(dir store.Dir) (identity, ident.Keys, error) {
@@ -96,7 +98,7 @@ func settle(dir store.Dir, name string, seeds []string, token *ident.Token) (id 
 	if keys, err = ident.NewKeys(); err != nil {
 		return id, keys, false, err
 	}
-	id = identity{Keys: keys.Seed(), Cluster: token.Cluster, Secret: token.Secret, Name: name, Founder: founder, Seeds: seeds}
+	id = identity{Keys: keys.Seed(), Cluster: token.Cluster, Secret: token.Secret, Name: name, Founder: founder, Founding: founder, Seeds: seeds}
 	return id, keys, true, nil
 }
 

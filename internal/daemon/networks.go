@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -24,9 +25,10 @@ const defaultNetwork = "weft"
 // definition is what all copies of a network's record say together.
 type definition struct {
 	name     string
-	rec      networkRecord  // the copy that stands
-	subnets  []netip.Prefix // of all copies
-	hosts    []ident.HostID // that have it
+	rec      networkRecord                 // the copy that stands
+	subnets  []netip.Prefix                // of all copies
+	net6     map[netip.Prefix]netip.Prefix // the /64 of each
+	hosts    []ident.HostID                // that have it
 	conflict string
 }
 
@@ -35,6 +37,8 @@ type network struct {
 	name string
 	vni  uint32
 	def  networkRecord
+
+	joined map[netip.Prefix]bool // subnets of which this host has asked a share; guarded by System.taking
 }
 
 // vniOf gives a network its number: the same on every host without a word between them.
@@ -65,7 +69,7 @@ func (s *System) readDefinitions() {
 			}
 			d := defs[name]
 			if d == nil {
-				d = &definition{name: name, rec: rec}
+				d = &definition{name: name, rec: rec, net6: map[netip.Prefix]netip.Prefix{}}
 				defs[name] = d
 			}
 			d.merge(i.Writer, rec, alive[i.Writer])
@@ -78,14 +82,6 @@ func (s *System) readDefinitions() {
 	}
 	s.defs = defs
 	s.mu.Unlock()
-	if cluster != nil {
-		s.ipam.SetCluster(cluster.Range, cluster.ULA)
-	}
-	for _, d := range defs {
-		for _, sub := range d.subnets {
-			s.ipam.AddSubnet(d.rec.VNI, sub)
-		}
-	}
 	s.retryNetworks()
 }
 
@@ -105,14 +101,20 @@ func (d *definition) merge(writer ident.HostID, rec networkRecord, alive bool) {
 	}
 	if !slices.Contains(d.subnets, rec.Subnet) {
 		d.subnets = append(d.subnets, rec.Subnet)
+		d.net6[rec.Subnet] = rec.Subnet6
 	}
 }
 
-// retryNetworks takes up what this host should have but has not: the default network, and the
-// networks of an earlier run.
+// retryNetworks takes up what this host should have but has not: the default network, the networks
+// of an earlier run, and subnets that came with another definition of a network.
 func (s *System) retryNetworks() {
+	if !s.taking.TryLock() {
+		return // spread must not wait for someone who waits for other hosts; the next second comes soon
+	}
+	defer s.taking.Unlock()
+	_, _, ready := s.ipam.Space()
 	s.mu.Lock()
-	ready := s.cluster != nil
+	ready = ready && s.cluster != nil
 	var missing []*definition
 	for name, d := range s.defs {
 		if _, have := s.networks[d.rec.VNI]; !have && (name == defaultNetwork || slices.Contains(d.hosts, s.mesh.Self())) {
@@ -124,12 +126,37 @@ func (s *System) retryNetworks() {
 		return
 	}
 	for _, d := range missing {
-		if _, err := s.takeUp(s.ctx, d.name); err != nil && s.ctx.Err() == nil {
+		if _, err := s.takeUpHeld(s.ctx, d.name); err != nil && s.ctx.Err() == nil {
 			s.trouble("network "+d.name, fmt.Sprintf("network %s is not up here: %v", d.name, err))
 			continue
 		}
 		s.trouble("network "+d.name, "")
 	}
+	for _, n := range s.localNetworks() {
+		if err := s.joinSubnets(n); err != nil && s.ctx.Err() == nil {
+			s.trouble("network "+n.name, fmt.Sprintf("network %s: %v", n.name, err))
+		}
+	}
+}
+
+// joinSubnets asks for a share of all subnets of a network. Called with taking held.
+func (s *System) joinSubnets(n *network) error {
+	s.mu.Lock()
+	subnets := []netip.Prefix{n.def.Subnet}
+	if d := s.defs[n.name]; d != nil {
+		subnets = append(subnets, d.subnets...)
+	}
+	s.mu.Unlock()
+	for _, sub := range subnets {
+		if n.joined[sub] {
+			continue
+		}
+		if err := s.ipam.JoinNetwork(n.vni, sub, false); err != nil {
+			return err
+		}
+		n.joined[sub] = true
+	}
+	return nil
 }
 
 func (s *System) localNetworks() []*network {
@@ -145,8 +172,13 @@ func (s *System) localNetworks() []*network {
 
 // takeUp gives this host a network that is defined: bridge, uplink, keys, a share of its addresses.
 func (s *System) takeUp(ctx context.Context, name string) (*network, error) {
-	s.taking.Lock() // one at a time; never held together with mu
+	s.taking.Lock() // one at a time; taken before mu
 	defer s.taking.Unlock()
+	return s.takeUpHeld(ctx, name)
+}
+
+// takeUpHeld is takeUp for callers that hold taking.
+func (s *System) takeUpHeld(ctx context.Context, name string) (*network, error) {
 	s.mu.Lock()
 	d := s.defs[name]
 	var cluster clusterRecord
@@ -168,12 +200,15 @@ func (s *System) takeUp(ctx context.Context, name string) (*network, error) {
 	case cluster.MTU == 0:
 		return nil, api.Errorf(api.CodeUnavailable, "the cluster's settings have not arrived yet")
 	}
+	if _, _, ok := s.ipam.Space(); !ok {
+		return nil, api.Errorf(api.CodeUnavailable, "the cluster's addresses have not arrived yet")
+	}
 	for _, sub := range d.subnets {
 		if err := s.checkRange(sub); err != nil {
 			return nil, err
 		}
 	}
-	n := &network{name: name, vni: d.rec.VNI, def: d.rec}
+	n := &network{name: name, vni: d.rec.VNI, def: d.rec, joined: map[netip.Prefix]bool{}}
 	dev, err := s.vnet.Ensure(ctx, vnet.Spec{Name: name, VNI: n.vni, MTU: cluster.MTU})
 	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", name, err)
@@ -184,39 +219,64 @@ func (s *System) takeUp(ctx context.Context, name string) (*network, error) {
 	if err := s.mesh.Hold(n.vni); err != nil {
 		return nil, fmt.Errorf("network %s: %w", name, err)
 	}
-	if err := s.cast.AddNetwork(n.vni, dev, cluster.MTU); err != nil {
-		_ = dev.Close()
+	// The datapath comes last: what failed before can be tried again as it is, with the device still open.
+	err = s.joinSubnets(n)
+	if err == nil {
+		err = s.restore(n)
+	}
+	if err == nil {
+		err = s.mesh.Publish(0, map[string][]byte{keyNetwork + name: encode(n.def)}, nil)
+	}
+	if err == nil {
+		err = s.cast.AddNetwork(n.vni, dev, cluster.MTU)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", name, err)
 	}
 	if d.rec.Rate > 0 {
 		if err := s.cast.SetRate(n.vni, d.rec.Rate); err != nil {
-			return nil, err
+			s.log.Error("rate limit not set", "network", name, "err", err)
 		}
 	}
 	s.mu.Lock()
 	s.networks[n.vni] = n
 	s.mu.Unlock()
-	if err := s.mesh.Publish(0, map[string][]byte{keyNetwork + name: encode(n.def)}, nil); err != nil {
-		return nil, err
-	}
-	s.ipam.Join(n.vni)
 	s.rebuild(n)
 	s.log.Info("network up", "network", name, "vni", n.vni, "bridge", vnet.BridgeName(n.vni))
 	return n, nil
 }
 
-// found makes the cluster's first records.
-func (s *System) found(cluster clusterRecord) error {
-	if err := s.mesh.Publish(0, map[string][]byte{keyCluster: encode(cluster)}, nil); err != nil {
-		return err
-	}
-	if err := s.ipam.Found(cluster.Range, cluster.ULA); err != nil {
-		return err
-	}
+// found makes the cluster's first records: those that are missing, since an earlier start may have ended on its way.
+func (s *System) found() error {
 	s.mu.Lock()
-	s.cluster = &cluster
+	cluster := s.cluster
 	s.mu.Unlock()
+	if cluster == nil {
+		var ula [16]byte
+		_, _ = rand.Read(ula[1:6])
+		ula[0] = 0xfd // RFC 4193 section 3.1
+		cluster = &clusterRecord{Range: s.cfg.Range, ULA: netip.PrefixFrom(netip.AddrFrom16(ula), 48), MTU: s.cfg.MTU}
+		if err := s.mesh.Publish(0, map[string][]byte{keyCluster: encode(cluster)}, nil); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.cluster = cluster
+		s.mu.Unlock()
+	}
+	if _, _, ok := s.ipam.Space(); !ok {
+		if err := s.ipam.Found(cluster.Range, cluster.ULA); err != nil {
+			return err
+		}
+	}
+	if s.has(defaultNetwork) {
+		return nil
+	}
 	return s.create(s.ctx, api.NetworkCreate{Name: defaultNetwork})
+}
+
+// has reports whether a network is up on this host.
+func (s *System) has(name string) bool {
+	return slices.ContainsFunc(s.localNetworks(), func(n *network) bool { return n.name == name })
 }
 
 // create defines a network and takes it up; or takes up one that is defined already, if the request agrees.
@@ -264,10 +324,13 @@ func (s *System) create(ctx context.Context, r api.NetworkCreate) error {
 	if err := s.mesh.Hold(vni); err != nil {
 		return err
 	}
-	if err := s.ipam.FoundSubnet(vni, rec.Subnet); err != nil {
+	if err := s.ipam.JoinNetwork(vni, rec.Subnet, true); err != nil {
+		if !rec.Explicit {
+			err = errors.Join(err, s.ipam.ReleaseSubnet(rec.Subnet))
+		}
 		return err
 	}
-	def := &definition{name: r.Name, rec: rec}
+	def := &definition{name: r.Name, rec: rec, net6: map[netip.Prefix]netip.Prefix{}}
 	def.merge(s.mesh.Self(), rec, true)
 	s.mu.Lock()
 	s.defs[r.Name] = def
@@ -291,8 +354,9 @@ func (s *System) subnetsFor(ctx context.Context, rec *networkRecord, r api.Netwo
 			return api.Errorf(api.CodeInvalid, "subnet %q: want an IPv4 network such as 10.40.0.0/20", r.Subnet)
 		case p != p.Masked():
 			return api.Errorf(api.CodeInvalid, "subnet %s has host bits set: %s?", r.Subnet, p.Masked())
-		case p.Bits() < 8 || p.Bits() > 29 || p.Addr().IsMulticast() || p.Addr().IsLoopback() || p.Addr().IsUnspecified():
-			return api.Errorf(api.CodeInvalid, "subnet %s: want unicast addresses, /8 to /29", r.Subnet)
+		}
+		if err := ipam.CheckSubnet(p); err != nil {
+			return api.Errorf(api.CodeInvalid, "%w", err)
 		}
 		s.mu.Lock()
 		for name, d := range s.defs {
@@ -312,7 +376,11 @@ func (s *System) subnetsFor(ctx context.Context, rec *networkRecord, r api.Netwo
 		rec.Subnet, rec.Explicit = p, true
 	}
 	if r.Subnet6 == "" {
-		rec.Subnet6 = s.ipam.Subnet6(rec.Subnet, rec.VNI)
+		p, ok := s.ipam.Subnet6(rec.Subnet)
+		if !ok {
+			return api.Errorf(api.CodeUnavailable, "the cluster's addresses have not arrived yet")
+		}
+		rec.Subnet6 = p
 		return nil
 	}
 	p, err := netip.ParsePrefix(r.Subnet6)
@@ -347,6 +415,12 @@ func prefixes(list []string) ([]netip.Prefix, error) {
 
 // remove withdraws this host's copy of a network.
 func (s *System) remove(name string) error {
+	err := s.giveUp(name)
+	s.readDefinitions()
+	return err
+}
+
+func (s *System) giveUp(name string) error {
 	s.taking.Lock()
 	defer s.taking.Unlock()
 	s.mu.Lock()
@@ -369,8 +443,8 @@ func (s *System) remove(name string) error {
 			return api.Errorf(api.CodeConflict, "network %s has attachments here, %s for one", name, a.Name).WithHint("weft attachments lists them; weft detach removes one")
 		}
 	}
-	if err := s.ipam.Leave(s.ctx, n.vni); err != nil {
-		return fmt.Errorf("network %s: %w", name, err)
+	if err := s.ipam.LeaveNetwork(s.ctx, n.vni); err != nil {
+		return api.Errorf(api.CodeConflict, "network %s: %w", name, err)
 	}
 	if err := s.vnet.Remove(n.vni); err != nil {
 		if errors.Is(err, vnet.ErrInUse) {
@@ -381,9 +455,8 @@ func (s *System) remove(name string) error {
 	s.mu.Lock()
 	delete(s.networks, n.vni)
 	s.mu.Unlock()
-	err := errors.Join(s.cast.RemoveNetwork(n.vni), s.mesh.Publish(0, nil, []string{keyNetwork + name}), s.mesh.Release(n.vni))
-	s.readDefinitions()
-	return err
+	// The scope stays held: this host's address books in it say which ranges it was given and took, should it return.
+	return errors.Join(s.cast.RemoveNetwork(n.vni), s.mesh.Publish(0, nil, []string{keyNetwork + name}))
 }
 
 // checkRange refuses addresses that a route of the host leads elsewhere.
@@ -396,7 +469,7 @@ func (s *System) checkRange(p netip.Prefix) error {
 		return err
 	}
 	if err := ipam.CheckRange(p, routes); err != nil {
-		return api.Errorf(api.CodeConflict, "%w", err).WithHint("choose another --range at founding or --subnet, or --force to go on")
+		return api.Errorf(api.CodeConflict, "%w", err)
 	}
 	return nil
 }

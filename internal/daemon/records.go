@@ -10,7 +10,7 @@ import (
 )
 
 // Keys of the daemon's own entries in the state tables. Other packages own others: host, admit/,
-// bar/ and token (mesh), ring/ (ipam).
+// bar/ and token (mesh), ring/, sub/ and ip/ (ipam).
 const (
 	keyCluster = "cluster" // scope 0: clusterRecord, by the founder
 	keyNetwork = "net/"    // scope 0, + name: networkRecord, by each host that has the network

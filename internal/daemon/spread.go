@@ -10,6 +10,7 @@ import (
 	"github.com/weft-net/weft/internal/fdb"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/ipam"
+	"github.com/weft-net/weft/internal/mesh"
 	"github.com/weft-net/weft/internal/nl"
 	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/vnet"
@@ -33,8 +34,16 @@ type inbox struct {
 }
 
 func (s *System) onChanged(cs []state.Change) {
+	rest := make([]state.Change, 0, len(cs))
+	for _, c := range cs {
+		if ipam.Owns(c.Key) { // it takes note and no more: whoever waits for addresses must not have to wait for spread
+			s.ipam.OnChange(uint32(c.Scope), c.Writer, c.Key, c.Value, c.Gone)
+			continue
+		}
+		rest = append(rest, c)
+	}
 	s.inboxMu.Lock()
-	s.inbox.changes = append(s.inbox.changes, cs...)
+	s.inbox.changes = append(s.inbox.changes, rest...)
 	s.inboxMu.Unlock()
 	s.poke()
 }
@@ -75,7 +84,6 @@ func (s *System) spread() {
 			s.cast.Tick(now)
 			if now.Sub(second) >= time.Second {
 				second = now
-				s.ipam.Tick(now)
 				s.retryNetworks()
 			}
 			continue
@@ -104,8 +112,8 @@ func (s *System) digest(in inbox) {
 	defs := false
 	for _, c := range in.changes {
 		switch {
-		case strings.HasPrefix(c.Key, ipam.KeyPrefix):
-			s.ipam.OnChange(uint32(c.Scope), c.Writer, c.Key, c.Value, c.Gone)
+		case c.Scope == state.Cluster && strings.HasPrefix(c.Key, mesh.KeyBar) && !c.Gone:
+			s.removed(c.Key[len(mesh.KeyBar):], s.heir().Self)
 		case c.Scope != state.Cluster:
 			dirty[uint32(c.Scope)] = true
 		case c.Key == keyCluster, strings.HasPrefix(c.Key, keyNetwork):
@@ -120,6 +128,18 @@ func (s *System) digest(in inbox) {
 		if defs || len(in.hosts) > 0 || dirty[n.vni] {
 			s.rebuild(n)
 		}
+	}
+}
+
+// removed tells of a host that is gone for good. The lowest living host takes its addresses at once,
+// others only when that one fails to.
+func (s *System) removed(key string, heir bool) {
+	id, err := ident.ParseHostID(key)
+	if err != nil {
+		return
+	}
+	if err := s.ipam.HostRemoved(id, heir); err != nil {
+		s.log.Error("addresses of a removed host not taken over", "host", id.Short(), "err", err)
 	}
 }
 

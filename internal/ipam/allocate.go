@@ -1,325 +1,296 @@
 package ipam
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/ring"
 )
 
-// CarveSubnet takes a free /20 of this host's own units for a new network.
-func (s *Service) CarveSubnet(ctx context.Context) (netip.Prefix, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cluster == nil {
-		return netip.Prefix{}, fmt.Errorf("no subnet yet: the cluster's range has not arrived")
+// Allocate gives the attachment named by key (1 to 128 bytes, its own within the network) an
+// address, for good until Release; asked again it returns the same. want asks for one address.
+// It is instant when this host's share has the address; otherwise it asks the owners with most
+// left and waits for ctx, or 10 s when ctx has no deadline. Errors wrap ErrNoNetwork, ErrInUse,
+// ErrExhausted or ctx's.
+func (s *Service) Allocate(ctx context.Context, vni uint32, key string, want netip.Addr) (Address, error) {
+	if key == "" || len(key) > maxKey {
+		return Address{}, fmt.Errorf("allocate: key of %d bytes, want 1 to %d", len(key), maxKey)
 	}
-	u, err := s.takeLocked(ctx, []*space{s.cluster}, func(sp *space) (uint32, error) {
-		// Definitions mark their units by themselves; this key only keeps two carvings apart.
-		u, ok := sp.pool.Alloc("carving", sp.ring.Owned(s.cfg.Self))
-		if !ok {
-			return 0, errShort
-		}
-		sp.pool.Free("carving")
-		return u, nil
-	})
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	return netip.PrefixFrom(s.cluster.addr(u.unit), UnitBits), nil
-}
-
-var errShort = fmt.Errorf("no free address")
-
-type taken struct {
-	*space
-	unit uint32
-}
-
-// takeLocked tries the spaces in turn, and asks other owners while none has what is wanted.
-func (s *Service) takeLocked(ctx context.Context, spaces []*space, take func(*space) (uint32, error)) (taken, error) {
-	ctx, cancel := context.WithTimeout(ctx, waitShare)
+	ctx, cancel := deadline(ctx)
 	defer cancel()
 	for {
-		var last error
-		for _, sp := range spaces {
-			s.settleLocked(sp)
-			u, err := take(sp)
-			if err == nil {
-				return taken{sp, u}, nil
-			}
-			last = err
-			if err != errShort { //nolint:errorlint // our own value, never wrapped
-				return taken{}, err
-			}
-			s.askLocked(time.Now(), sp)
+		a, sp, err := s.tryAllocate(vni, key, want)
+		if err != nil || sp == nil {
+			return a, err
 		}
-		if len(spaces) == 0 {
-			return taken{}, fmt.Errorf("the network has no subnet")
+		var wanted uint32
+		if want.IsValid() {
+			wanted = toU32(want)
 		}
-		if s.waitLocked(ctx) != nil {
-			return taken{}, fmt.Errorf("%w: %s", last, s.shortageLocked(spaces))
+		if err := s.waitForShare(ctx, sp, wanted); err != nil {
+			return Address{}, err
 		}
 	}
 }
 
-// shortageLocked says who has how much, and what to do.
-func (s *Service) shortageLocked(spaces []*space) string {
-	text := ""
-	for _, sp := range spaces {
-		text += "of " + sp.key.prefix.String()
-		for _, sh := range sp.ring.Shares() {
-			state := ""
-			if sh.Owner != s.cfg.Self && !s.cfg.Alive(sh.Owner) {
-				state = " (not in reach)"
-			}
-			text += fmt.Sprintf(" %s owns %d%s,", s.cfg.Name(sh.Owner), sh.Size<<sp.shift, state)
-		}
-	}
-	return text + " and none gave a part away; bring those hosts back, or remove them for good with `weft host rm`"
-}
-
-// Allocate gives a key of a network its address, or the one it has. want may name an address. It is
-// instant while this host's share lasts; else owners are asked, until ctx ends or 10 s have passed.
-func (s *Service) Allocate(ctx context.Context, vni uint32, key string, want netip.Addr) (Address, error) {
+// tryAllocate returns an address; or a space to wait for; or why there will be none.
+func (s *Service) tryAllocate(vni uint32, key string, want netip.Addr) (Address, *space, error) {
+	alive := s.cfg.Alive()
+	s.plan.Lock()
+	defer s.plan.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	spaces := s.ofLocked(vni)
-	for _, sp := range spaces {
-		if u, ok := sp.pool.Addr(key); ok {
-			if a := sp.addr(u); want.IsValid() && a != want {
-				return Address{}, fmt.Errorf("%s has address %s already", key, a)
+	a, sp, fresh, err := s.pickLocked(vni, key, want.Unmap(), alive)
+	if err != nil || !fresh {
+		defer s.mu.Unlock()
+		if err == nil && a != 0 {
+			return address(a, sp.prefix, sp.net6), nil, nil
+		}
+		return Address{}, sp, err
+	}
+	s.scopes[vni].own[key] = a
+	s.mu.Unlock()
+	if err := s.publish(vni, map[string][]byte{keyIP + key: put32(a)}, nil); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		sp.pool.Free(key)
+		delete(s.scopes[vni].own, key)
+		return Address{}, nil, err
+	}
+	return address(a, sp.prefix, sp.net6), nil, nil
+}
+
+// pickLocked finds the address a of a key: one it had, or a fresh one. With a 0 and no error, sp is
+// the space in which the caller waits for a share.
+func (s *Service) pickLocked(vni uint32, key string, want netip.Addr, alive []ident.HostID) (a uint32, sp *space, fresh bool, err error) {
+	if s.barred {
+		return 0, nil, false, ErrRemoved
+	}
+	sc := s.scopes[vni]
+	var joined []*space
+	if sc != nil && vni != 0 {
+		for _, o := range sc.spaces {
+			if o.joined {
+				joined = append(joined, o)
 			}
-			return s.addressLocked(sp, u), nil
 		}
 	}
-	take := func(sp *space) (uint32, error) {
-		u, ok := sp.pool.Alloc(key, sp.ring.Owned(s.cfg.Self))
-		if !ok {
-			return 0, errShort
+	if len(joined) == 0 {
+		return 0, nil, false, ErrNoNetwork
+	}
+	for _, o := range joined {
+		if a, ok := o.pool.Addr(key); ok {
+			if want.IsValid() && toAddr(a) != want {
+				return 0, nil, false, fmt.Errorf("%s has the address %s already; detach it first", key, toAddr(a))
+			}
+			return a, o, false, nil
 		}
-		return u, nil
 	}
 	if want.IsValid() {
-		spaces = slices.DeleteFunc(spaces, func(sp *space) bool { return !sp.key.prefix.Contains(want) })
-		if len(spaces) == 0 {
-			return Address{}, fmt.Errorf("address %s is in no subnet of the network", want)
-		}
-		if slices.Contains(s.cfg.InUse(vni), want) {
-			return Address{}, fmt.Errorf("address %s is in use", want)
-		}
-		take = func(sp *space) (uint32, error) { return s.takeWanted(sp, key, want) }
+		return s.pickWantedLocked(sc, joined, key, want)
 	}
-	t, err := s.takeLocked(ctx, spaces, take)
-	if err != nil {
-		return Address{}, fmt.Errorf("address for %s: %w", key, err)
-	}
-	return s.addressLocked(t.space, t.unit), nil
-}
-
-// takeWanted takes one address, from its owner if need be.
-func (s *Service) takeWanted(sp *space, key string, want netip.Addr) (uint32, error) {
-	u := sp.unit(want)
-	if sp.pool.Reserved(u) {
-		return 0, fmt.Errorf("address %s is the network's own", want)
-	}
-	owner, ok := sp.ring.Owner(u)
-	if ok && owner == s.cfg.Self {
-		if err := sp.pool.AllocAt(key, u, sp.ring.Owned(s.cfg.Self)); err != nil {
-			return 0, fmt.Errorf("address %s: %w", want, err)
-		}
-		return u, nil
-	}
-	if ok && s.cfg.Alive(owner) {
-		s.sendAsk(owner, ask{Scope: sp.key.scope, Prefix: sp.key.prefix, Want: u + 1})
-	}
-	return 0, errShort
-}
-
-func (s *Service) addressLocked(sp *space, u uint32) Address {
-	v4 := sp.addr(u)
-	b := v4.As4()
-	a := Address{IP4: netip.PrefixFrom(v4, sp.key.prefix.Bits()), MAC: [6]byte{0x02, 0x57, b[0], b[1], b[2], b[3]}}
-	return a
-}
-
-// IP6 returns the address in an IPv6 /64 that goes with an IPv4 address: unique because that is.
-func IP6(subnet netip.Prefix, v4 netip.Addr) netip.Prefix {
-	a, b := subnet.Addr().As16(), v4.As4()
-	copy(a[12:], b[:])
-	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
-}
-
-// Release frees a key's address.
-func (s *Service) Release(vni uint32, key string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, sp := range s.ofLocked(vni) {
-		if _, ok := sp.pool.Free(key); ok {
-			s.settleLocked(sp) // what was in use may have been somebody else's by now
+	for _, o := range joined {
+		owned := o.ring.Owned(s.cfg.Self)
+		if a, ok := o.pool.Alloc(key, owned); ok {
+			return a, o, true, nil
 		}
 	}
-	return nil
+	sp = joined[0]
+	if err := s.exhaustedLocked(sp, alive); err != nil {
+		return 0, nil, false, err
+	}
+	return 0, sp, false, nil
 }
 
-// Restore notes the addresses that attachments kept over a restart: what is in use stays in use.
-func (s *Service) Restore(vni uint32, keep map[string]netip.Addr) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for key, a := range keep {
-		ok := false
-		for _, sp := range s.ofLocked(vni) {
-			if sp.key.prefix.Contains(a) {
-				ok = sp.pool.Restore(key, sp.unit(a))
-			}
+func (s *Service) pickWantedLocked(sc *scope, joined []*space, key string, want netip.Addr) (uint32, *space, bool, error) {
+	i := slices.IndexFunc(joined, func(o *space) bool { return o.prefix.Contains(want) })
+	if i < 0 {
+		names := make([]string, len(joined))
+		for i, o := range joined {
+			names[i] = o.prefix.String()
 		}
-		if !ok {
-			return fmt.Errorf("attachment %s has address %s, which is another's or of no subnet", key, a)
-		}
+		return 0, nil, false, fmt.Errorf("address %s is not in the network's subnet %s", want, strings.Join(names, ", "))
 	}
-	return nil
+	sp, a := joined[i], toU32(want)
+	if h, ok := sc.holders[a]; ok {
+		return 0, nil, false, fmt.Errorf("address %s: %w by %s on host %s; choose another, or leave --ip out", want, ErrInUse, h.key, h.host.Short())
+	}
+	if k, ok := sp.pool.Holder(a); ok {
+		return 0, nil, false, fmt.Errorf("address %s: %w by %s on this host; choose another, or leave --ip out", want, ErrInUse, k)
+	}
+	if sp.pool.Reserved(a) {
+		return 0, nil, false, fmt.Errorf("address %s is never given: it is the subnet's first, last or DNS address; choose another", want)
+	}
+	err := sp.pool.AllocAt(key, a, sp.ring.Owned(s.cfg.Self))
+	switch {
+	case err == nil:
+		return a, sp, true, nil
+	case errors.Is(err, ring.ErrNotOwned):
+		return 0, sp, false, nil
+	}
+	return 0, nil, false, fmt.Errorf("address %s: %w", want, err)
 }
 
-// Leave gives up this host's share of a network's subnets to a host that stays.
-func (s *Service) Leave(ctx context.Context, vni uint32) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, sp := range s.ofLocked(vni) {
-		if err := s.giveAllLocked(ctx, sp); err != nil {
-			return err
-		}
-		delete(s.spaces, sp.key)
-	}
-	return nil
-}
-
-// GiveBack gives up everything, for `down --leave`.
-func (s *Service) GiveBack(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, sp := range s.spaces {
-		if err := s.giveAllLocked(ctx, sp); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// giveAllLocked hands all this host owns of a space to the living owner with least, and waits until it is taken.
-func (s *Service) giveAllLocked(ctx context.Context, sp *space) error {
-	sp.joined = false
-	if n := sp.pool.Used(); n > 0 && sp.key.scope != 0 {
-		sp.joined = true
-		return fmt.Errorf("%d addresses of %s are in use here", n, sp.key.prefix)
-	}
-	var heir ident.HostID
+// exhaustedLocked returns an error when nobody at all has a free address, so that waiting is vain.
+func (s *Service) exhaustedLocked(sp *space, alive []ident.HostID) error {
+	var have uint64
 	for _, sh := range sp.ring.Shares() {
-		if sh.Owner != s.cfg.Self && s.cfg.Alive(sh.Owner) {
-			heir = sh.Owner
+		have += sh.Size
+		reached := sh.Owner == s.cfg.Self || slices.Contains(alive, sh.Owner)
+		if !reached || s.freeOfLocked(sp, sh.Owner) > 0 {
+			return nil
 		}
 	}
-	owned := sp.ring.Owned(s.cfg.Self)
-	if len(owned) == 0 || heir.IsZero() {
+	if have < sp.ring.Space().Size() {
+		return nil // a part is on its way, or not heard of
+	}
+	return fmt.Errorf("%w in %s: all %d are in use; detach something, or create a network with a larger --subnet", ErrExhausted, sp.prefix, have)
+}
+
+// waitForShare asks owners for a part, or for the one address want, until the ring changes or ctx ends.
+func (s *Service) waitForShare(ctx context.Context, sp *space, want uint32) error {
+	alive := s.cfg.Alive()
+	s.mu.Lock()
+	changed := sp.changed
+	to, ok := s.nextOwnerLocked(sp, alive)
+	if want != 0 {
+		to, ok = sp.ring.Owner(want)
+		ok = ok && to != s.cfg.Self && slices.Contains(alive, to)
+	}
+	s.mu.Unlock()
+	if ok {
+		s.ask(sp, to, want)
+	}
+	t := time.NewTimer(askEvery)
+	defer t.Stop()
+	select {
+	case <-changed:
+	case <-t.C:
+	case <-ctx.Done():
+		return s.noShare(sp, want, alive, ctx.Err())
+	}
+	return nil
+}
+
+// noShare says why no part came: who has how much, and what to do.
+func (s *Service) noShare(sp *space, want uint32, alive []ident.HostID, cause error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if want != 0 {
+		id, ok := sp.ring.Owner(want)
+		switch {
+		case !ok:
+			return fmt.Errorf("address %s: no owner of it is known here yet: %w", toAddr(want), cause)
+		case !slices.Contains(alive, id):
+			return fmt.Errorf("address %s belongs to host %s, which is not reached; choose another, or leave --ip out: %w", toAddr(want), id.Short(), cause)
+		}
+		return fmt.Errorf("address %s belongs to host %s, which did not give it: it may be in use there; choose another, or leave --ip out: %w", toAddr(want), id.Short(), cause)
+	}
+	owners := s.ownersLocked(sp, alive)
+	if len(owners) == 0 {
+		return fmt.Errorf("%w in %s: this host has no share, and no other owner is known here yet; see weft hosts: %w", ErrExhausted, sp.prefix, cause)
+	}
+	const shown = 8
+	var list []string
+	reached := false
+	for i, o := range owners {
+		reached = reached || o.alive && o.free > 0
+		if i == shown {
+			list = append(list, fmt.Sprintf("%d more", len(owners)-shown))
+			break
+		}
+		state := ""
+		if !o.alive {
+			state = ", not reached"
+		}
+		list = append(list, fmt.Sprintf("host %s %d free of %d%s", o.id.Short(), o.free, o.size, state))
+	}
+	fix := "start a host that has some, or, if it is gone for good, weft host rm it"
+	if reached {
+		fix = "try again in a moment"
+	}
+	return fmt.Errorf("%w in %s: this host's share is used up (%s); %s: %w", ErrExhausted, sp.prefix, strings.Join(list, "; "), fix, cause)
+}
+
+// Release gives up the address of a key; one that has none is no error.
+func (s *Service) Release(vni uint32, key string) error {
+	s.plan.Lock()
+	defer s.plan.Unlock()
+	s.mu.Lock()
+	sc := s.scopes[vni]
+	if sc == nil {
+		s.mu.Unlock()
 		return nil
 	}
-	for _, r := range owned {
-		b, err := sp.ring.Give(heir, r)
-		if err == nil {
-			err = s.commitLocked(sp, b)
-		}
-		if err != nil {
-			sp.joined = true
-			return fmt.Errorf("give %s back: %w", sp.key.prefix, err)
-		}
+	_, ok := sc.own[key]
+	s.mu.Unlock()
+	if !ok {
+		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, waitTaken)
-	defer cancel()
-	for sp.ring.OnTheWay() > 0 {
-		if s.waitLocked(ctx) != nil {
-			sp.joined = true
-			return fmt.Errorf("give %s back: host %s has not taken it; try again", sp.key.prefix, s.cfg.Name(heir))
+	if err := s.publish(vni, nil, []string{keyIP + key}); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(sc.own, key)
+	for _, sp := range sc.spaces {
+		if _, ok := sp.pool.Free(key); ok {
+			sp.dirty = true // a claim with a better right may have waited for it
 		}
 	}
 	return nil
 }
 
-// HostRemoved notes that a host is gone for good; heir says that this host takes what it had in a scope.
-func (s *Service) HostRemoved(id ident.HostID, heir func(scope uint32) bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, sp := range s.spaces {
-		sp.ring.Remove(id)
-		if !sp.joined || !heir(sp.key.scope) {
-			continue
-		}
-		b, err := sp.ring.TakeOver(id)
-		if err == nil {
-			err = s.commitLocked(sp, b)
-		}
-		if err != nil {
-			s.cfg.Log.Info("addresses of the removed host not taken over", "range", sp.key.prefix, "err", err)
-		}
+// Restore notes an address that an attachment of this host has, when it is not in the state table
+// (a program that kept its address over the loss of a table). It fails when another key has it.
+func (s *Service) Restore(vni uint32, key string, a netip.Addr) error {
+	if key == "" || len(key) > maxKey || !a.Unmap().Is4() {
+		return fmt.Errorf("restore %s for %.128q: not an IPv4 address and a key", a, key)
 	}
-	s.signalLocked()
+	s.plan.Lock()
+	defer s.plan.Unlock()
+	v := toU32(a.Unmap())
+	s.mu.Lock()
+	sc := s.scopes[vni]
+	if sc == nil || vni == 0 {
+		s.mu.Unlock()
+		return ErrNoNetwork
+	}
+	have, known := sc.own[key]
+	i := slices.IndexFunc(sc.spaces, func(sp *space) bool { return sp.prefix.Contains(a.Unmap()) })
+	switch {
+	case known && have == v:
+		s.mu.Unlock()
+		return nil
+	case i < 0:
+		s.mu.Unlock()
+		return fmt.Errorf("restore %s for %s: in no subnet of the network", a, key)
+	case known || !sc.spaces[i].pool.Restore(key, v):
+		s.mu.Unlock()
+		return fmt.Errorf("restore %s for %s: %w", a, key, ErrInUse)
+	}
+	sc.own[key] = v
+	s.mu.Unlock()
+	return s.publish(vni, map[string][]byte{keyIP + key: put32(v)}, nil)
 }
 
-// RangeStatus is one range and who owns it.
-type RangeStatus struct {
-	VNI        uint32 // 0: the cluster's range
-	Text       string // FIRST-LAST
-	Owner      ident.HostID
-	Used, Free uint64 // addresses
-}
-
-// Status lists all ranges: the cluster's first, then by network and address.
-func (s *Service) Status() []RangeStatus {
+// Allocations returns the addresses of this host's attachments in a network by key: after a
+// restart, what to give back to attachments that are still there and to Release for those that are not.
+func (s *Service) Allocations(vni uint32) map[string]Address {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []RangeStatus
-	for _, sp := range s.spaces {
-		var inUse []uint32
-		if sp.key.scope == 0 {
-			inUse = sp.pool.InUse()
-		} else {
-			for _, a := range s.cfg.InUse(sp.key.scope) {
-				if sp.key.prefix.Contains(a) {
-					inUse = append(inUse, sp.unit(a))
-				}
-			}
-		}
-		for _, sh := range sp.ring.Shares() {
-			for _, r := range sp.ring.Owned(sh.Owner) {
-				out = append(out, sp.status(sh.Owner, r, inUse))
+	out := map[string]Address{}
+	if sc := s.scopes[vni]; sc != nil && vni != 0 {
+		for _, sp := range sc.spaces {
+			for key, a := range sp.pool.Keys() {
+				out[key] = address(a, sp.prefix, sp.net6)
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b RangeStatus) int { return cmp.Or(cmp.Compare(a.VNI, b.VNI), cmp.Compare(a.Text, b.Text)) })
 	return out
-}
-
-func (sp *space) status(owner ident.HostID, r ring.Range, inUse []uint32) RangeStatus {
-	st := RangeStatus{VNI: sp.key.scope, Owner: owner}
-	last := sp.addr(r.Last)
-	if sp.shift > 0 {
-		last = sp.addr(r.Last + 1).Prev()
-	}
-	st.Text = sp.addr(r.First).String() + "-" + last.String()
-	for _, u := range inUse {
-		if r.Contains(u) {
-			st.Used++
-		}
-	}
-	st.Free = r.Size() - st.Used
-	for _, u := range []uint32{0, 1, sp.ring.Space().Last} {
-		if sp.pool.Reserved(u) && r.Contains(u) {
-			st.Free--
-		}
-	}
-	st.Used, st.Free = st.Used<<sp.shift, st.Free<<sp.shift
-	return st
 }

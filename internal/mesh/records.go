@@ -8,11 +8,13 @@ import (
 	"github.com/weft-net/weft/internal/record"
 )
 
-// Keys of the mesh's own entries in scope 0 of the state tables.
+// KeyBar and a HostID make the key, in scope 0, by which the writer removed a host for good; the value is its name.
+const KeyBar = "bar/"
+
+// Keys of the mesh's other entries in scope 0 of the state tables.
 const (
 	keyHost  = "host"   // hostRecord of the writer
 	keyAdmit = "admit/" // + HostID: the writer let this host in; value: its card
-	keyBar   = "bar/"   // + HostID: the writer removed this host; value: its name
 	keyToken = "token"  // tokenRecord: the secret that admits new hosts
 )
 

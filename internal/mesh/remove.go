@@ -61,7 +61,7 @@ func (m *Mesh) Remove(id ident.HostID, force bool) error {
 		}
 		name := h.name()
 		m.tell(id, "this host was removed from the cluster")
-		if err = m.publish(0, map[string][]byte{keyBar + id.String(): []byte(name)}, nil); err == nil {
+		if err = m.publish(0, map[string][]byte{KeyBar + id.String(): []byte(name)}, nil); err == nil {
 			err = m.rotate()
 		}
 	})

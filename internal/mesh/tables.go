@@ -146,8 +146,8 @@ func (m *Mesh) changedOne(now time.Time, c state.Change) {
 		}
 	case strings.HasPrefix(c.Key, keyAdmit):
 		m.hostAdmitted(now, c)
-	case strings.HasPrefix(c.Key, keyBar):
-		if id, err := ident.ParseHostID(c.Key[len(keyBar):]); err == nil && id != m.self {
+	case strings.HasPrefix(c.Key, KeyBar):
+		if id, err := ident.ParseHostID(c.Key[len(KeyBar):]); err == nil && id != m.self {
 			m.bar(now, id, string(c.Value))
 		}
 	}

@@ -189,10 +189,6 @@ func (b *Book) Check(writer ident.HostID, space Range) error {
 			if g.Seq > b.Seq {
 				return fmt.Errorf("%w: give beyond its own count", ErrBook)
 			}
-			// By a better right it may have come back while an inherited claim was on its way.
-			if slices.ContainsFunc(b.Owned, func(h Holding) bool { _, hit := h.Overlap(g.Range); return hit && !h.beats(g.Holding) }) {
-				return fmt.Errorf("%w: range both owned and given", ErrBook)
-			}
 		} else if !b.heirOf(g.From) {
 			return fmt.Errorf("%w: gives in the name of %s", ErrBook, g.From.Short())
 		}

@@ -19,6 +19,9 @@ func (r *Ring) Found() (Book, error) {
 	return b, nil
 }
 
+// Again plans this host's book as it is, with a new serial.
+func (r *Ring) Again() Book { return r.own().next() }
+
 // Give plans the hand-over of a part, which this host owns whole, to another host. The caller sees
 // to it that nothing in the part is in use.
 func (r *Ring) Give(to ident.HostID, part Range) (Book, error) {
@@ -79,6 +82,11 @@ func (r *Ring) OnTheWay() int {
 // that were taken, yield to better claims what used does not name. ok is false when nothing changes.
 // used lists the addresses in use by this host, in order.
 func (r *Ring) Settle(used []uint32) (b Book, ok bool) {
+	for id := range r.books {
+		if r.inherited(id) {
+			delete(r.books, id)
+		}
+	}
 	b = r.own().next()
 	yielded := r.yield(&b, used)
 	took := r.take(&b)
@@ -100,7 +108,7 @@ func (r *Ring) prune(b *Book) {
 func (r *Ring) take(b *Book) bool {
 	var mail []Give
 	for w, book := range r.books {
-		if w != r.self && r.removed[w] {
+		if w != r.self && r.removed(w) {
 			continue // from its heir, or not at all
 		}
 		for _, g := range book.Gives {
@@ -127,10 +135,9 @@ func (r *Ring) take(b *Book) bool {
 			continue
 		}
 		for _, h := range parts {
+			h.Version++
 			if g.To != r.self {
-				h = h.inherit(r.self)
-			} else {
-				h.Version++
+				h = h.inherit(r.self) // as if the host gone had taken it first
 			}
 			b.Owned = add(b.Owned, h)
 		}
@@ -229,7 +236,6 @@ func (r *Ring) TakeOver(gone ident.HostID) (Book, error) {
 		return Book{}, ErrInherited
 	}
 	b := own.next()
-	r.Remove(gone)
 	r.compact(&b)
 	left := r.books[gone]
 	if left == nil {
@@ -300,7 +306,7 @@ func (r *Ring) compact(b *Book) {
 		b.Cursors = slices.DeleteFunc(b.Cursors, func(c Cursor) bool { return c.To == id })
 	}
 	for i := 0; i < len(b.Cursors) && len(b.Cursors) > MaxCursors*3/4; {
-		if c := b.Cursors[i]; r.removed[c.From] && !named(c.From) {
+		if c := b.Cursors[i]; r.removed(c.From) && !named(c.From) {
 			b.Cursors = slices.Delete(b.Cursors, i, i+1)
 			continue
 		}

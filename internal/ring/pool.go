@@ -2,6 +2,7 @@ package ring
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 )
@@ -36,12 +37,11 @@ func (p *Pool) Reserved(a uint32) bool { return slices.Contains(p.reserved, a) }
 // Used returns how many addresses are in use.
 func (p *Pool) Used() int { return len(p.keys) }
 
+// All goes over the addresses in use and their keys, in no order.
+func (p *Pool) All() iter.Seq2[uint32, string] { return maps.All(p.used) }
+
 // Keys returns a copy of who uses what.
-func (p *Pool) Keys() map[string]uint32 {
-	out := make(map[string]uint32, len(p.keys))
-	maps.Copy(out, p.keys)
-	return out
-}
+func (p *Pool) Keys() map[string]uint32 { return maps.Clone(p.keys) }
 
 // Alloc takes the next free address of the ranges, which are in order. A key that has an address
 // keeps it. ok is false when none is free.

@@ -14,7 +14,7 @@ type Ring struct {
 	space   Range
 	self    ident.HostID
 	books   map[ident.HostID]*Book
-	removed map[ident.HostID]bool
+	removed func(ident.HostID) bool
 	counts  Counts
 }
 
@@ -35,12 +35,14 @@ var (
 	ErrStale     = errors.New("the book changed since the plan was made")
 )
 
-// New returns the view of a host that knows nothing yet of space.
-func New(self ident.HostID, space Range) *Ring {
+// New returns the view of a host that knows nothing yet of space. removed says which hosts are
+// gone for good, by the caller's policy. The book of such a host counts until its heir's is seen;
+// what it gave and nobody has taken yet comes from the heir only.
+func New(self ident.HostID, space Range, removed func(ident.HostID) bool) *Ring {
 	return &Ring{
 		space: space, self: self,
 		books:   map[ident.HostID]*Book{self: {}},
-		removed: map[ident.HostID]bool{},
+		removed: removed,
 	}
 }
 
@@ -52,8 +54,13 @@ func (r *Ring) Counts() Counts { return r.counts }
 
 func (r *Ring) own() *Book { return r.books[r.self] }
 
-// Serial returns the serial of this host's own book; 0: it has none.
-func (r *Ring) Serial() uint64 { return r.own().Serial }
+// Serial returns the serial of the newest book seen of a host; 0: none.
+func (r *Ring) Serial(id ident.HostID) uint64 {
+	if b := r.books[id]; b != nil {
+		return b.Serial
+	}
+	return 0
+}
 
 // Set notes the book of a writer, this host's own after a restart included, and reports whether
 // it says something new. Books may come in any order and any number of times.
@@ -89,17 +96,9 @@ func (r *Ring) Commit(b Book) error {
 	return nil
 }
 
-// Remove notes that a host is gone for good, by the caller's policy. Its own book counts until an
-// heir's is seen; what it gave and nobody has taken yet comes from the heir only.
-func (r *Ring) Remove(id ident.HostID) {
-	if id != r.self && (r.removed[id] || len(r.removed) < MaxBooks) {
-		r.removed[id] = true
-	}
-}
-
 // inherited reports whether id was removed and its heir has been seen: then its own book is void.
 func (r *Ring) inherited(id ident.HostID) bool {
-	return r.removed[id] && r.mourned(id)
+	return id != r.self && r.removed(id) && r.mourned(id)
 }
 
 // mourned reports whether some book says to be the heir of id.

@@ -16,12 +16,9 @@ import (
 // twice, out of order or never. After every step no address may have two owners among the hosts
 // that live, and none may be in use twice. WEFT_LONG=N runs N histories instead of 2,000.
 func TestHistories(t *testing.T) {
-	n, first := 2000, 1
-	if v := os.Getenv("WEFT_LONG"); v != "" {
-		n, _ = strconv.Atoi(v)
-	}
+	n := histories(2000)
 	var total simCounts
-	for seed := first; seed < first+n; seed++ {
+	for seed := 1; seed <= n; seed++ {
 		s := newSim(uint64(seed), false)
 		if err := s.run(); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
@@ -39,17 +36,25 @@ func TestHistories(t *testing.T) {
 // two at once: duplicates can arise, but when all have heard of all, no free address has two owners.
 func TestHistoriesByForce(t *testing.T) {
 	var total simCounts
-	for seed := uint64(1); seed <= 500; seed++ {
-		s := newSim(seed, true)
+	n := histories(500)
+	for seed := 1; seed <= n; seed++ {
+		s := newSim(uint64(seed), true)
 		if err := s.run(); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		total.add(s.n)
 	}
 	t.Logf("%+v", total)
-	if total.Removals < 500 || total.Yielded == 0 {
+	if total.Removals < n || total.Yielded == 0 {
 		t.Errorf("too little happened: %+v", total)
 	}
+}
+
+func histories(n int) int {
+	if v, err := strconv.Atoi(os.Getenv("WEFT_LONG")); err == nil {
+		return v
+	}
+	return n
 }
 
 type simCounts struct{ Gives, Takes, Restarts, Removals, Allocs, Lost, Yielded int }
@@ -75,7 +80,7 @@ type simHost struct {
 		book Book
 		keys map[string]uint32
 	}
-	removed []ident.HostID // persisted, by the cluster's state
+	removed map[ident.HostID]bool // heard of
 }
 
 type letter struct {
@@ -99,6 +104,7 @@ func newSim(seed uint64, force bool) *sim {
 	s := &sim{rnd: rand.New(rand.NewPCG(seed, 1)), force: force, space: Range{0, 63}, cut: map[[2]int]bool{}}
 	for i := range 3 + s.rnd.IntN(4) {
 		h := &simHost{id: ident.HostID{byte(1 + i)}}
+		h.removed = map[ident.HostID]bool{}
 		h.disk.keys = map[string]uint32{}
 		s.hosts = append(s.hosts, h)
 		s.start(i)
@@ -116,7 +122,7 @@ func newSim(seed uint64, force bool) *sim {
 func (s *sim) start(i int) {
 	h := s.hosts[i]
 	h.up = true
-	h.ring, h.pool = New(h.id, s.space), NewPool()
+	h.ring, h.pool = New(h.id, s.space, func(id ident.HostID) bool { return h.removed[id] }), NewPool()
 	if h.disk.book.Serial > 0 {
 		if _, err := h.ring.Set(h.id, h.disk.book); err != nil {
 			panic(err)
@@ -124,9 +130,6 @@ func (s *sim) start(i int) {
 	}
 	for k, a := range h.disk.keys {
 		h.pool.Restore(k, a)
-	}
-	for _, id := range h.removed {
-		h.ring.Remove(id)
 	}
 }
 
@@ -170,6 +173,11 @@ func (s *sim) deliver(l letter) error {
 	h := s.hosts[l.to]
 	if !h.up || l.from == h.id {
 		return nil
+	}
+	for _, o := range s.hosts { // the news of a removal comes some time
+		if o.gone && s.rnd.IntN(8) == 0 {
+			h.removed[o.id] = true
+		}
 	}
 	_, err := h.ring.Set(l.from, l.book)
 	return err
@@ -310,15 +318,14 @@ func (s *sim) succeed(h, o *simHost) error {
 	if !o.up {
 		return nil
 	}
+	o.removed[h.id] = true
 	b, err := o.ring.TakeOver(h.id)
 	if err != nil {
+		o.removed[h.id] = h.gone
 		return nil //nolint:nilerr // it has an heir
 	}
 	h.gone = true
 	s.n.Removals++
-	for _, x := range s.hosts {
-		x.removed = append(x.removed, h.id)
-	}
 	return s.commit(o, b)
 }
 
@@ -332,12 +339,19 @@ func (s *sim) check(inUseToo bool) error {
 		for _, r := range h.ring.own().Owned {
 			for a := r.First; a <= r.Last; a++ {
 				if o := owner[a]; o != nil {
-					if _, used := h.pool.Holder(a); used && !inUseToo {
-						continue
+					_, here := h.pool.Holder(a)
+					_, there := o.pool.Holder(a)
+					if (here || there) && !inUseToo {
+						continue // kept because it is in use
 					}
 					return fmt.Errorf("%d is owned by %s and %s", a, o.id.Short(), h.id.Short())
 				}
 				owner[a] = h
+			}
+			for _, g := range h.ring.own().Gives {
+				if _, hit := g.Overlap(r.Range); hit && inUseToo {
+					return fmt.Errorf("%v is owned by %s and on its way", g.Range, h.id.Short())
+				}
 			}
 		}
 		if !inUseToo {
@@ -391,8 +405,8 @@ func (s *sim) heal() error {
 					return err
 				}
 			}
-			for _, id := range h.removed {
-				h.ring.Remove(id)
+			for _, o := range s.hosts {
+				h.removed[o.id] = o.gone
 			}
 			if !h.gone {
 				for b, ok := h.ring.Settle(h.pool.InUse()); ok; b, ok = h.ring.Settle(h.pool.InUse()) {

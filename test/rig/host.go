@@ -212,7 +212,7 @@ func (h *Host) exec(stdin string, args ...string) Result {
 	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
 		h.w.T.Fatalf("%s: %s: %v", h.Name, strings.Join(args, " "), err)
 	}
-	return Result{Stdout: out.String(), Stderr: errs.String(), Code: cmd.ProcessState.ExitCode()}
+	return Result{Stdout: out.String(), Stderr: errs.String(), Code: exitCode(cmd.ProcessState)}
 }
 
 // Start starts a command in the host's namespace.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -73,7 +74,7 @@ func (w *World) start(ns, name string, env []string, args ...string) *Process {
 		switch {
 		case err == nil:
 		case errors.As(err, &exit):
-			p.code = exit.ExitCode()
+			p.code = exitCode(exit.ProcessState)
 		default:
 			p.code = -1
 		}
@@ -103,6 +104,14 @@ func (p *Process) collect(r io.Reader, to *[]string) {
 
 // String names the process for messages.
 func (p *Process) String() string { return fmt.Sprintf("%s (pid %d)", p.name, p.cmd.Process.Pid) }
+
+// exitCode is what a shell calls the end of a process: 128+N when signal N killed it.
+func exitCode(s *os.ProcessState) int {
+	if w, ok := s.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+		return 128 + int(w.Signal())
+	}
+	return s.ExitCode()
+}
 
 // PID is the process's id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }

@@ -120,18 +120,14 @@ func (u *Underlay) subnet() int {
 	return n
 }
 
-// plug joins a namespace to the router with a veth, and gives the router its address in subnet n. Neither end has to
-// ask for the other's MAC: the kernel has one table of neighbours for all namespaces, and when others fill it, nobody
-// whose neighbour is not permanent can send.
+// plug joins a namespace to the router with a veth, and gives the router its address in subnet n.
 func (u *Underlay) plug(port, ns, dev string, n int) {
 	u.w.T.Helper()
 	u.w.batch(u.ns, fmt.Sprintf(`link add %[1]s address 02:77:00:00:%02[4]x:01 type veth peer name %[2]s address 02:77:00:00:%02[4]x:02 netns %[3]s
 addr add 10.77.%[4]d.1/24 dev %[1]s
 addr add fd77:%[4]d::1/64 dev %[1]s nodad
 link set %[1]s up
-neigh add 10.77.%[4]d.2 lladdr 02:77:00:00:02:%02[4]x dev %[1]s nud permanent
 `, port, dev, ns, n))
-	u.w.batch(ns, fmt.Sprintf("neigh add 10.77.%[2]d.1 lladdr 02:77:00:00:01:%02[2]x dev %[1]s nud permanent\n", dev, n))
 	u.ports = append(u.ports, port)
 }
 

@@ -1,0 +1,387 @@
+package ipam
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/ring"
+)
+
+// HandleAsk takes note of a link message of kind wire.KindShare from another host.
+func (s *Service) HandleAsk(from ident.HostID, body []byte) error {
+	a, p, err := decodeAsk(body)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.counts.BadAsks++
+		return err
+	}
+	var sp *space
+	if sc := s.scopes[a.Scope]; sc != nil {
+		for _, o := range sc.spaces {
+			if o.prefix == p {
+				sp = o
+			}
+		}
+	}
+	switch {
+	case !s.removed[from].IsZero() || from == s.cfg.Self || s.barred:
+		s.counts.BadAsks++
+		return nil
+	case sp == nil:
+		s.counts.AsksUnmet++
+		return nil
+	case slices.ContainsFunc(s.asks, func(w waiting) bool { return w.sp == sp && w.from == from }):
+		return nil
+	case len(s.asks) >= maxAsks:
+		s.counts.AsksFull++
+		return nil
+	}
+	s.asks = append(s.asks, waiting{sp, from, a.Want, a.Serial})
+	s.poke()
+	return nil
+}
+
+// tick does what is due: settle, answer asks, ask, look for conflicts.
+func (s *Service) tick(now time.Time) {
+	s.mu.Lock()
+	var all []*space
+	for _, sc := range s.scopes {
+		all = append(all, sc.spaces...)
+	}
+	asks := s.asks
+	s.asks = nil
+	barred := s.barred
+	s.mu.Unlock()
+	if barred {
+		return
+	}
+	for _, sp := range all {
+		if err := s.settle(sp); err != nil {
+			s.cfg.Log.Error("address share not settled", "range", sp.prefix, "err", err)
+		}
+	}
+	for _, w := range asks {
+		if err := s.answer(w); err != nil {
+			s.cfg.Log.Error("address share not given", "range", w.sp.prefix, "host", w.from, "err", err)
+		}
+	}
+	for _, sp := range all {
+		s.succeed(sp, now)
+		s.askWhenShort(sp, now)
+		s.returnLate(sp)
+		s.watchConflicts(sp, now)
+	}
+}
+
+func (s *Service) settle(sp *space) error {
+	s.plan.Lock()
+	defer s.plan.Unlock()
+	return s.write(sp, func() (ring.Book, bool, error) {
+		if !sp.dirty {
+			return ring.Book{}, false, nil
+		}
+		var used []uint32
+		if sp.scope != 0 { // a subnet in use may change its owner: all hosts know that it is in use
+			used = sp.pool.InUse()
+		}
+		b, ok := sp.ring.Settle(used)
+		sp.dirty = ok // once more after a write
+		return b, ok, nil
+	})
+}
+
+// answer gives a part to a host that asked, when it has less left than this host: a host that
+// asks for ever does not collect everything.
+func (s *Service) answer(w waiting) error {
+	s.plan.Lock()
+	defer s.plan.Unlock()
+	return s.write(w.sp, func() (ring.Book, bool, error) {
+		r, pool := w.sp.ring, w.sp.pool
+		owned := r.Owned(s.cfg.Self)
+		if len(r.Giving(w.from)) > 0 || r.Serial(w.from) > w.old {
+			return ring.Book{}, false, nil // on its way already, or come since
+		}
+		part, ok := pool.Spare(owned, r.Space())
+		if w.want != 0 {
+			_, inUse := pool.Holder(w.want)
+			part, ok = ring.Range{First: w.want, Last: w.want}, !inUse && !pool.Reserved(w.want) && contains(owned, w.want)
+		} else if s.freeOfLocked(w.sp, w.from) >= pool.Available(owned) {
+			ok = false
+		}
+		if !ok {
+			s.counts.AsksUnmet++
+			return ring.Book{}, false, nil
+		}
+		s.counts.AsksMet++
+		b, err := r.Give(w.from, part)
+		return b, err == nil, err
+	})
+}
+
+func contains(rs []ring.Range, a uint32) bool {
+	return slices.ContainsFunc(rs, func(r ring.Range) bool { return r.Contains(a) })
+}
+
+// freeOfLocked estimates how much of its share a host has left, from what it shows of its use.
+func (s *Service) freeOfLocked(sp *space, id ident.HostID) uint64 {
+	owned := sp.ring.Owned(id)
+	if id == s.cfg.Self {
+		return sp.pool.Available(owned)
+	}
+	var n uint64
+	for _, r := range owned {
+		n += r.Size()
+	}
+	var used uint64
+	if sp.scope == 0 {
+		for index := range s.nets {
+			if contains(owned, index) {
+				used++
+			}
+		}
+	} else {
+		space := sp.ring.Space()
+		for _, a := range []uint32{space.First, space.First + 1, space.Last} {
+			if contains(owned, a) {
+				used++
+			}
+		}
+		for a := range s.scopes[sp.scope].holders {
+			if contains(owned, a) {
+				used++
+			}
+		}
+	}
+	return n - min(n, used)
+}
+
+type owner struct {
+	id         ident.HostID
+	size, free uint64
+	alive      bool
+}
+
+// ownersLocked returns the other owners, those that live first, with most left first.
+func (s *Service) ownersLocked(sp *space, alive []ident.HostID) []owner {
+	var out []owner
+	for _, sh := range sp.ring.Shares() {
+		if sh.Owner != s.cfg.Self {
+			out = append(out, owner{sh.Owner, sh.Size, s.freeOfLocked(sp, sh.Owner), slices.Contains(alive, sh.Owner)})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b owner) int {
+		if a.alive != b.alive {
+			if a.alive {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(b.free, a.free)
+	})
+	return out
+}
+
+// askWhenShort asks an owner for a part when this host has none, or little, left.
+func (s *Service) askWhenShort(sp *space, now time.Time) {
+	alive := s.cfg.Alive()
+	s.mu.Lock()
+	owned := sp.ring.Owned(s.cfg.Self)
+	var size uint64
+	for _, r := range owned {
+		size += r.Size()
+	}
+	free := sp.pool.Available(owned)
+	every := topUpEvery
+	if free == 0 {
+		every = askEvery
+	}
+	if !sp.joined || sp.left || free > size/8 || now.Sub(sp.asked) < every {
+		s.mu.Unlock()
+		return
+	}
+	sp.asked = now
+	to, ok := s.nextOwnerLocked(sp, alive)
+	s.mu.Unlock()
+	if ok {
+		s.ask(sp, to, 0)
+	}
+}
+
+// nextOwnerLocked goes round the living owners that have something left.
+func (s *Service) nextOwnerLocked(sp *space, alive []ident.HostID) (ident.HostID, bool) {
+	owners := slices.DeleteFunc(s.ownersLocked(sp, alive), func(o owner) bool { return !o.alive || o.free == 0 })
+	if len(owners) == 0 {
+		return ident.HostID{}, false
+	}
+	o := owners[sp.tries%len(owners)]
+	sp.tries++
+	return o.id, true
+}
+
+func (s *Service) ask(sp *space, to ident.HostID, want uint32) {
+	s.mu.Lock()
+	serial := sp.ring.Serial(s.cfg.Self)
+	s.mu.Unlock()
+	body, err := encodeAsk(sp.scope, sp.prefix, want, serial)
+	if err == nil {
+		err = s.cfg.Ask(to, body)
+	}
+	s.mu.Lock()
+	s.counts.AsksSent++
+	s.mu.Unlock()
+	if err != nil {
+		s.cfg.Log.Debug("ask for a share not sent", "range", sp.prefix, "host", to, "err", err)
+	}
+}
+
+// HostRemoved notes that a host is gone for good, by the cluster's policy (a majority); call it
+// again for all such hosts after a restart, before Run. byUs says that this host takes over the
+// gone one's part of the cluster's range at once. What has no heir after 10 s, in the networks
+// too, goes to the lowest living host that has a share of it.
+func (s *Service) HostRemoved(id ident.HostID, byUs bool) error {
+	s.mu.Lock()
+	if id == s.cfg.Self {
+		s.barred = true
+		s.mu.Unlock()
+		return nil
+	}
+	if _, ok := s.removed[id]; !ok {
+		if len(s.removed) >= maxRemoved {
+			s.mu.Unlock()
+			return fmt.Errorf("host %s: more than %d hosts removed", id.Short(), maxRemoved)
+		}
+		s.removed[id] = time.Now()
+	}
+	for _, sc := range s.scopes {
+		for _, sp := range sc.spaces {
+			sp.notifyLocked()
+		}
+		for a, h := range sc.holders {
+			if h.host == id {
+				delete(sc.holders, a)
+			}
+		}
+	}
+	for index, by := range s.nets {
+		if _, ok := by[id]; ok {
+			s.dropNetLocked(id, index)
+		}
+	}
+	cluster := s.cluster
+	s.mu.Unlock()
+	s.poke()
+	if byUs && cluster != nil {
+		return s.takeOver(cluster, id)
+	}
+	return nil
+}
+
+func (s *Service) takeOver(sp *space, id ident.HostID) error {
+	s.plan.Lock()
+	defer s.plan.Unlock()
+	err := s.write(sp, func() (ring.Book, bool, error) {
+		b, err := sp.ring.TakeOver(id)
+		if errors.Is(err, ring.ErrInherited) {
+			return b, false, nil
+		}
+		return b, err == nil, err
+	})
+	if err != nil {
+		return fmt.Errorf("take over the addresses of host %s in %s: %w", id.Short(), sp.prefix, err)
+	}
+	return nil
+}
+
+// returnLate gives back what came for an ask from before this host left.
+func (s *Service) returnLate(sp *space) {
+	s.mu.Lock()
+	due := sp.left && len(sp.ring.Owned(s.cfg.Self)) > 0
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	if _, err := s.giveAll(sp); err != nil {
+		s.cfg.Log.Error("address share not returned", "range", sp.prefix, "err", err)
+	}
+}
+
+// succeed makes this host the heir of a host removed when no other became it in time and this is
+// the lowest living host that could: of those with a share, in a network.
+func (s *Service) succeed(sp *space, now time.Time) {
+	alive := s.cfg.Alive()
+	s.mu.Lock()
+	var due []ident.HostID
+	for id, since := range s.removed {
+		if sp.joined && now.Sub(since) >= heirAfter && len(sp.ring.Owned(id)) > 0 {
+			due = append(due, id)
+		}
+	}
+	for _, id := range alive {
+		if _, gone := s.removed[id]; !gone && id.Less(s.cfg.Self) && (sp.scope == 0 || len(sp.ring.Owned(id)) > 0) {
+			due = nil
+		}
+	}
+	s.mu.Unlock()
+	for _, id := range due {
+		if err := s.takeOver(sp, id); err != nil {
+			s.cfg.Log.Error("address share not inherited", "err", err)
+		}
+	}
+}
+
+// Conflict is addresses that this host and another hold both, against all rules: after a removal
+// by force, or the same subnet created twice.
+type Conflict struct {
+	Subnet      netip.Prefix
+	First, Last netip.Addr
+	Other       ident.HostID
+}
+
+func (c Conflict) String() string {
+	return fmt.Sprintf("%s-%s of %s is also held by host %s; detach what uses it on one of the two", c.First, c.Last, c.Subnet, c.Other.Short())
+}
+
+func (s *Service) watchConflicts(sp *space, now time.Time) {
+	s.mu.Lock()
+	seen, shown := map[ring.Conflict]time.Time{}, map[ring.Conflict]bool{}
+	var fresh []ring.Conflict
+	for _, c := range sp.ring.Conflicts() {
+		since, ok := sp.seen[c]
+		if !ok {
+			since = now
+		}
+		seen[c] = since
+		if now.Sub(since) >= conflictAfter {
+			shown[c] = true
+			if !sp.shown[c] {
+				fresh = append(fresh, c)
+			}
+		}
+	}
+	sp.seen, sp.shown = seen, shown
+	s.mu.Unlock()
+	for _, c := range fresh {
+		s.cfg.Log.Warn("addresses held twice", "conflict", sp.conflict(c))
+	}
+}
+
+func (sp *space) conflict(c ring.Conflict) Conflict {
+	first, last := sp.addresses(c.Range)
+	return Conflict{Subnet: sp.prefix, First: first, Last: last, Other: c.Other}
+}
+
+// addresses returns the ends of a part of the ring, which the cluster's counts in subnets.
+func (sp *space) addresses(r ring.Range) (first, last netip.Addr) {
+	if sp.scope != 0 {
+		return toAddr(r.First), toAddr(r.Last)
+	}
+	shift := 32 - carveBits(sp.prefix)
+	base := first4(sp.prefix)
+	return toAddr(base + r.First<<shift), toAddr(base + (r.Last+1)<<shift - 1)
+}
