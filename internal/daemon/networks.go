@@ -69,7 +69,7 @@ func (s *System) readDefinitions() {
 			}
 			d := defs[name]
 			if d == nil {
-				d = &definition{name: name, rec: rec, net6: map[netip.Prefix]netip.Prefix{}}
+				d = &definition{name: name, rec: rec}
 				defs[name] = d
 			}
 			d.merge(i.Writer, rec, alive[i.Writer])
@@ -101,7 +101,10 @@ func (d *definition) merge(writer ident.HostID, rec networkRecord, alive bool) {
 	}
 	if !slices.Contains(d.subnets, rec.Subnet) {
 		d.subnets = append(d.subnets, rec.Subnet)
-		d.net6[rec.Subnet] = rec.Subnet6
+		if d.net6 == nil {
+		d.net6 = map[netip.Prefix]netip.Prefix{}
+	}
+	d.net6[rec.Subnet] = rec.Subnet6
 	}
 }
 
@@ -330,7 +333,7 @@ func (s *System) create(ctx context.Context, r api.NetworkCreate) error {
 		}
 		return err
 	}
-	def := &definition{name: r.Name, rec: rec, net6: map[netip.Prefix]netip.Prefix{}}
+	def := &definition{name: r.Name, rec: rec}
 	def.merge(s.mesh.Self(), rec, true)
 	s.mu.Lock()
 	s.defs[r.Name] = def
