@@ -102,9 +102,9 @@ func (d *definition) merge(writer ident.HostID, rec networkRecord, alive bool) {
 	if !slices.Contains(d.subnets, rec.Subnet) {
 		d.subnets = append(d.subnets, rec.Subnet)
 		if d.net6 == nil {
-		d.net6 = map[netip.Prefix]netip.Prefix{}
-	}
-	d.net6[rec.Subnet] = rec.Subnet6
+			d.net6 = map[netip.Prefix]netip.Prefix{}
+		}
+		d.net6[rec.Subnet] = rec.Subnet6
 	}
 }
 
