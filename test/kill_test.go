@@ -1,6 +1,7 @@
 package test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -67,7 +68,7 @@ func hostID(t *testing.T, at *rig.Host, name string) string {
 		t.Fatal(err)
 	}
 	for _, s := range all {
-		if s.Name == name {
+		if s.Name == name && s.State != "left" {
 			return s.ID
 		}
 	}
@@ -101,4 +102,59 @@ func TestRestartKeepsAddresses(t *testing.T) {
 	if c.ip4() == was4 {
 		t.Errorf("c has the address of b, %s", was4)
 	}
+}
+
+// TestDown: down keeps what runs for the next up, --clean removes it, --leave gives the addresses back as well; a host
+// that comes back afterwards is a new one.
+func TestDown(t *testing.T) {
+	t.Parallel()
+	_, h := cloud(t, 2)
+	a, b := startAgent(t, h[0], "a"), startAgent(t, h[1], "b")
+	was, id := b.ip4(), hostID(t, h[0], "h2")
+	h[1].MustWeft("down")
+	h[1].Daemon().Wait(10 * time.Second)
+	h[1].Restart()
+	rig.AllKnowAll(t, 20*time.Second, h...)
+	if now := b.ip4(); now != was {
+		t.Errorf("address %s after down and up, was %s", now, was)
+	}
+	converse(t, "239.4.4.7", a, b)
+
+	h[1].MustWeft("down", "--clean")
+	h[1].Daemon().Wait(10 * time.Second)
+	if left := h[1].Leftovers(); left != "" {
+		t.Errorf("left after down --clean:\n%s", left)
+	}
+	h[1].Restart()
+	rig.AllKnowAll(t, 20*time.Second, h...)
+	if now := hostID(t, h[0], "h2"); now != id {
+		t.Errorf("the host came back as %s after down --clean, was %s", now, id)
+	}
+	startAgent(t, h[1], "c")
+
+	h[1].MustWeft("down", "--leave")
+	h[1].Daemon().Wait(10 * time.Second)
+	if left := h[1].Leftovers(); left != "" {
+		t.Errorf("left after down --leave:\n%s", left)
+	}
+	rig.Eventually(t, 5*time.Second, func() error {
+		var out struct {
+			IPAM []struct{ Range, Owner string } `json:"ipam"`
+		}
+		if err := h[0].JSON(&out, "ipam"); err != nil {
+			return err
+		}
+		for _, r := range out.IPAM {
+			if r.Owner != "h1" {
+				return fmt.Errorf("%s is still owned by %q", r.Range, r.Owner)
+			}
+		}
+		return nil
+	})
+	h[1].Up(h[0].Endpoint())
+	rig.AllKnowAll(t, 20*time.Second, h...)
+	if now := hostID(t, h[0], "h2"); now == id {
+		t.Errorf("the host is still %s after down --leave", now)
+	}
+	converse(t, "239.4.4.8", a, startAgent(t, h[1], "d"))
 }
