@@ -112,6 +112,9 @@ func TestLossAndDuplication(t *testing.T) {
 	undup()
 
 	u.Loss(10)
+	undup = u.Dup(5)
+	transfer(t, h[1], h[2], 1<<20, 30*time.Second)
+	undup()
 	u.Corrupt(5)
 	agents[0].do("flow %s %d 5 200 lossy", group, n)
 	agents[0].ExpectLine("^flowed lossy", 15*time.Second)
@@ -130,5 +133,44 @@ func TestLossAndDuplication(t *testing.T) {
 		if err := host.KnowsAlive(h...); err != nil {
 			t.Error(err)
 		}
+		for _, line := range host.Daemon().Errors() {
+			if strings.Contains(line, "link down") {
+				t.Errorf("%s lost a link: %s", host.Name, line)
+			}
+		}
+	}
+}
+
+// transfer sends n bytes over TCP between new attachments of two hosts and compares them. An attachment ends with its
+// program, and with it what its kernel has yet to send: so each end stays until the other has all.
+func transfer(t *testing.T, from, to *rig.Host, n int, d time.Duration) {
+	t.Helper()
+	const body = "bytes(i * 31 % 251 for i in range(int(sys.argv[1])))"
+	server := to.RunWith([]string{"--name", "sink"}, python, "-c", `import socket, sys
+want = `+body+`
+s = socket.create_server(("", 4000))
+print("ready", flush=True)
+c, _ = s.accept()
+got = b""
+while True:
+    b = c.recv(65536)
+    if not b:
+        break
+    got += b
+print("whole" if got == want else "broken %d" % len(got), flush=True)
+c.sendall(b"k")
+sys.stdin.read()`, fmt.Sprint(n))
+	server.ExpectLine("^ready$", 10*time.Second)
+	sink := &agent{Process: server, t: t, host: to, name: "sink"}
+	client := from.RunWith([]string{"--name", "source"}, python, "-c", `import socket, sys
+c = socket.create_connection((sys.argv[2], 4000), timeout=30)
+c.sendall(`+body+`)
+c.shutdown(socket.SHUT_WR)
+c.recv(1)`, fmt.Sprint(n), sink.ip4())
+	began := time.Now()
+	server.ExpectLine("^whole$", d)
+	t.Logf("%d bytes over TCP in %v", n, time.Since(began).Round(time.Millisecond))
+	if code := client.Wait(d); code != 0 {
+		t.Errorf("the sender ended with %d", code)
 	}
 }

@@ -134,6 +134,18 @@ func TestWrongToken(t *testing.T) {
 	if n := c.Count("udp and src host " + h1.IP.String()); n != 0 {
 		t.Errorf("the member answered a wrong secret with %d datagrams", n)
 	}
+	var seen struct {
+		Strangers []struct {
+			Source    string `json:"source"`
+			BadSecret int    `json:"bad_secret"`
+		} `json:"strangers"`
+	}
+	if err := h1.JSON(&seen, "hosts"); err != nil {
+		t.Fatal(err)
+	}
+	if len(seen.Strangers) != 1 || !strings.HasPrefix(seen.Strangers[0].Source, h3.IP.String()) || seen.Strangers[0].BadSecret < 2 {
+		t.Errorf("the member counts %+v, want tries of %s", seen.Strangers, h3.IP)
+	}
 	for _, line := range append(p.Lines(), p.Errors()...) {
 		if strings.Contains(line, other) || strings.Contains(line, good) {
 			t.Errorf("a token stands in the output: %q", line)

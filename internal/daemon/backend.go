@@ -174,8 +174,10 @@ func (b backend) CreateNetwork(ctx context.Context, r api.NetworkCreate) (api.Ne
 
 func (b backend) RemoveNetwork(_ context.Context, name string) error { return b.s.remove(name) }
 
-func (b backend) Attachments(context.Context) (api.Attachments, error) {
-	return api.Attachments{Attachments: b.s.allAttachments()}, nil
+func (b backend) Attachments(ctx context.Context) (api.Attachments, error) {
+	list := b.s.allAttachments()
+	b.s.inForce(ctx)
+	return api.Attachments{Attachments: list}, nil
 }
 
 func (b backend) Attach(ctx context.Context, r api.Attach) (api.Attachment, error) {
@@ -186,8 +188,10 @@ func (b backend) Detach(_ context.Context, network, name string) error {
 	return b.s.detach(cmp.Or(network, defaultNetwork), name)
 }
 
-func (b backend) Groups(context.Context) (api.Groups, error) {
-	return api.Groups{Groups: b.s.groupList()}, nil
+func (b backend) Groups(ctx context.Context) (api.Groups, error) {
+	list := b.s.groupList()
+	b.s.inForce(ctx)
+	return api.Groups{Groups: list}, nil
 }
 
 func (b backend) IPAM(context.Context) (api.IPAM, error) {

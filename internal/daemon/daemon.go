@@ -76,8 +76,13 @@ type System struct {
 
 	met map[ident.HostID]*seal.Sealer // owned by spread: the session in which a host was last greeted
 
-	inboxMu sync.Mutex
-	inbox   inbox
+	inboxMu  sync.Mutex // guards all down to the line
+	inbox    inbox
+	told     uint64        // batches of changes that came
+	followed uint64        // of these, all that kernel and datapath follow
+	digested chan struct{} // closed and replaced when followed grows
+	// ---
+
 	wake    chan struct{}
 	allowed atomic.Pointer[func(ident.HostID) bool]
 
@@ -93,7 +98,7 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 		return err
 	}
 	s := &System{
-		cfg: cfg, version: o.Version, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1), rejected: make(chan error, 1),
+		cfg: cfg, version: o.Version, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1), digested: make(chan struct{}), rejected: make(chan error, 1),
 		defs: map[string]*definition{}, networks: map[uint32]*network{}, troubles: map[string]string{}, met: map[ident.HostID]*seal.Sealer{},
 	}
 	s.ctx, s.cancel = context.WithCancel(ctx)

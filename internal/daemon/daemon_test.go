@@ -82,8 +82,8 @@ func TestSettle(t *testing.T) {
 
 func TestVNI(t *testing.T) {
 	a, b := ident.ClusterID{1}, ident.ClusterID{2}
-	if vniOf(a, "weft") != vniOf(a, "weft") || vniOf(a, "weft") == vniOf(a, "films") || vniOf(a, "weft") == vniOf(b, "weft") {
-		t.Errorf("VNIs of one name %d %d, of another name %d, of another cluster %d", vniOf(a, "weft"), vniOf(a, "weft"), vniOf(a, "films"), vniOf(b, "weft"))
+	if v := vniOf(a, "weft"); v == vniOf(a, "films") || v == vniOf(b, "weft") {
+		t.Errorf("VNI %d of weft is also that of another name or cluster", v)
 	}
 	for _, name := range []string{"weft", "films", "a", "b"} {
 		if v := vniOf(a, name); v == 0 || v >= 1<<24 {

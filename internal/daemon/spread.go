@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"slices"
@@ -33,6 +34,31 @@ type inbox struct {
 	hosts   map[ident.HostID]bool // whose liveness, reachability or session changed
 }
 
+// maxInForce bounds how long a list waits for what it shows to be in force.
+const maxInForce = time.Second
+
+// inForce waits until the kernel and the datapath follow all that the tables said when it was
+// called: who reads in a list that a member is there may send to it.
+func (s *System) inForce(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, maxInForce)
+	defer cancel()
+	s.inboxMu.Lock()
+	want := s.told
+	for s.followed < want {
+		c := s.digested
+		s.inboxMu.Unlock()
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return
+		case <-s.ctx.Done():
+			return
+		}
+		s.inboxMu.Lock()
+	}
+	s.inboxMu.Unlock()
+}
+
 func (s *System) onChanged(cs []state.Change) {
 	rest := make([]state.Change, 0, len(cs))
 	for _, c := range cs {
@@ -44,6 +70,7 @@ func (s *System) onChanged(cs []state.Change) {
 	}
 	s.inboxMu.Lock()
 	s.inbox.changes = append(s.inbox.changes, rest...)
+	s.told++
 	s.inboxMu.Unlock()
 	s.poke()
 }
@@ -99,10 +126,15 @@ func (s *System) spread() {
 		case <-timer.C:
 		}
 		s.inboxMu.Lock()
-		in := s.inbox
+		in, told := s.inbox, s.told
 		s.inbox = inbox{}
 		s.inboxMu.Unlock()
 		s.digest(in)
+		s.inboxMu.Lock()
+		s.followed = told
+		close(s.digested)
+		s.digested = make(chan struct{})
+		s.inboxMu.Unlock()
 	}
 }
 

@@ -8,9 +8,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/record"
 	"github.com/weft-net/weft/internal/ring"
 )
 
@@ -37,21 +36,10 @@ const (
 
 var errCodec = errors.New("malformed")
 
-var encMode, decMode = func() (cbor.EncMode, cbor.DecMode) {
-	enc, err := cbor.CoreDetEncOptions().EncMode()
-	if err != nil {
-		panic(err)
-	}
-	dec, err := cbor.DecOptions{
-		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
-		MaxNestedLevels: 6, MaxArrayElements: 2 * (ring.MaxCursors + ring.MaxOwned), MaxMapPairs: 16,
-		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
-	}.DecMode()
-	if err != nil {
-		panic(err)
-	}
-	return enc, dec
-}()
+var (
+	encMode = record.Encoding()
+	decMode = record.Decoding(record.Bounds{Elements: 2 * (ring.MaxCursors + ring.MaxOwned), Pairs: 16, Depth: 6, Closed: true})
+)
 
 // bookWire is a book as CBOR. Hosts are named once, in Hosts, and by their place in it elsewhere.
 type bookWire struct {

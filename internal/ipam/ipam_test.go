@@ -581,8 +581,13 @@ func TestGarbageIsCounted(t *testing.T) {
 		key   string
 		value []byte
 	}{
-		{7, "ring/10.0.0.0/8 ", nil}, {7, "ring/10.0.0.1/20", nil}, {7, "ring/10.0.0.0/20", []byte{0xff}},
-		{0, "ring/10.32.0.0/28", []byte{0xa0}}, {7, "ip/x", []byte{1, 2, 3}}, {0, "sub/70000", put32(1)}, {0, "sub/07", put32(1)},
+		{7, "ring/10.0.0.0/8 ", nil},
+		{7, "ring/10.0.0.1/20", nil},
+		{7, "ring/10.0.0.0/20", []byte{0xff}},
+		{0, "ring/10.32.0.0/28", []byte{0xa0}},
+		{7, "ip/x", []byte{1, 2, 3}},
+		{0, "sub/70000", put32(1)},
+		{0, "sub/07", put32(1)},
 		{7, "ip/" + strings.Repeat("x", 200), put32(1)},
 	} {
 		before := s.Counts().BadValues

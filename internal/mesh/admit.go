@@ -166,6 +166,7 @@ func (m *Mesh) adopt(now time.Time, h *host, from link.Addr, r *handshake.Result
 		m.machine.Release(r.Local)
 		return
 	}
+	restarted := h.boot != 0 && h.boot != r.Peer.Boot
 	if h.boot != r.Peer.Boot {
 		if h.boot != 0 { // what the other run had is void
 			m.releaseSessions(func(s *session) bool { return s.host == h.id })
@@ -195,6 +196,11 @@ func (m *Mesh) adopt(now time.Time, h *host, from link.Addr, r *handshake.Result
 	}
 	m.candidates(h)
 	m.act(now, h, h.link.Established(now, r.Local, r.Confirmed, from))
+	if restarted && h.up {
+		// It waits to hear what it said before: what it asked so far went to the old run's link, and was lost.
+		m.sync.PeerDown(h.id)
+		m.sendState(m.sync.PeerUp(now, h.id))
+	}
 }
 
 func newSession(h *host, r *handshake.Result) (*session, error) {

@@ -19,18 +19,26 @@ type Bounds struct {
 	Elements int // of an array
 	Pairs    int // of a map
 	Depth    int // of arrays and maps in each other
+
+	// Closed refuses fields that the type does not have: for what may never gain any.
+	Closed bool
 }
 
 // Decoding returns a mode that refuses what Encoding never writes (duplicate keys, indefinite lengths, tags) and
 // what exceeds the bounds.
 func Decoding(b Bounds) cbor.DecMode {
+	extra := cbor.ExtraDecErrorNone
+	if b.Closed {
+		extra = cbor.ExtraDecErrorUnknownField
+	}
 	m, err := cbor.DecOptions{
-		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
-		IndefLength:      cbor.IndefLengthForbidden,
-		TagsMd:           cbor.TagsForbidden,
-		MaxNestedLevels:  b.Depth,
-		MaxArrayElements: b.Elements,
-		MaxMapPairs:      b.Pairs,
+		ExtraReturnErrors: extra,
+		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
+		IndefLength:       cbor.IndefLengthForbidden,
+		TagsMd:            cbor.TagsForbidden,
+		MaxNestedLevels:   b.Depth,
+		MaxArrayElements:  b.Elements,
+		MaxMapPairs:       b.Pairs,
 	}.DecMode()
 	if err != nil {
 		panic(err) // the caller's constants

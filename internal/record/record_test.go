@@ -42,6 +42,21 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+func TestClosed(t *testing.T) {
+	in := []byte("\xa2\x01\x05\x02\x06")
+	var v struct {
+		One int `cbor:"1,keyasint"`
+	}
+	if err := Decoding(bounds).Unmarshal(in, &v); err != nil || v.One != 5 {
+		t.Errorf("a field to come: %+v, %v; want it passed over", v, err)
+	}
+	closed := bounds
+	closed.Closed = true
+	if err := Decoding(closed).Unmarshal(in, &v); err == nil {
+		t.Error("a closed record took a field it does not have")
+	}
+}
+
 // FuzzDecoding: what decodes comes out the same after another round.
 func FuzzDecoding(f *testing.F) {
 	f.Add([]byte("\xa2\x61a\x01\x61b\x81\x02"))

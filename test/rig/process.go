@@ -228,7 +228,7 @@ func (p *Process) Running() bool {
 	case <-p.done:
 		return false
 	default:
-		return true
+		return alive(p.PID()) // what was killed may not have been waited for yet
 	}
 }
 
