@@ -352,6 +352,10 @@ func (s *System) groupList() []api.Group {
 				if err != nil || !alive[i.Writer] {
 					continue
 				}
+				// Known is not served: a member is shown once what is sent from here reaches it.
+				if served := n.served.Load(); served == nil || !(*served)[membership{i.Writer, group}] {
+					continue
+				}
 				for _, att := range slices.Sorted(maps.Keys(rec)) {
 					sources := []netip.Addr{{}}
 					if w := rec[att]; !w.Exclude {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/guard"
@@ -39,6 +40,14 @@ type network struct {
 	def  networkRecord
 
 	joined map[netip.Prefix]bool // subnets of which this host has asked a share; guarded by System.taking
+	// served is what the bridge and the forwarding table were last set to: written by rebuild, shown by groups.
+	served atomic.Pointer[map[membership]bool]
+}
+
+// membership is one host's wish for a group, whatever its attachments.
+type membership struct {
+	host  ident.HostID
+	group netip.Addr
 }
 
 // vniOf gives a network its number: the same on every host without a word between them.

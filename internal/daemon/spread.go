@@ -272,6 +272,11 @@ func (s *System) rebuild(n *network) {
 	if err := s.vnet.SetWanted(n.vni, wanted(v.members, self)); err != nil {
 		s.log.Error("wanted groups not all set", "network", n.name, "err", err)
 	}
+	served := make(map[membership]bool, len(v.members))
+	for _, m := range v.members {
+		served[membership{m.Host, m.Group}] = true
+	}
+	n.served.Store(&served)
 }
 
 // wanted adds up what other hosts' members want (RFC 3376 section 3.2): all sources as soon as
