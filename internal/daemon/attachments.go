@@ -167,8 +167,7 @@ func (s *System) withdraw(a vnet.Attachment) error {
 }
 
 // onGone hears of attachments whose process or namespace ended.
-func (s *System) onGone(a vnet.Attachment, reason string) {
-	s.log.Info("attachment ended", "network", a.Network, "attachment", a.Name, "reason", reason)
+func (s *System) onGone(a vnet.Attachment, _ string) {
 	if err := s.withdraw(a); err != nil && s.ctx.Err() == nil {
 		s.log.Error("attachment not withdrawn", "network", a.Network, "attachment", a.Name, "err", err)
 	}

@@ -411,8 +411,6 @@ func (s *System) restore(n *network) error {
 // control takes messages of other hosts for services.
 func (s *System) control(from ident.HostID, kind byte, body []byte) {
 	switch kind {
-	case wire.KindSenderKey:
-		s.cast.HandleSenderKey(from, append([]byte{kind}, body...))
 	case wire.KindShare:
 		if err := s.ipam.HandleAsk(from, body); err != nil {
 			s.log.Debug("ask for addresses refused", "from", from.Short(), "err", err)
@@ -448,6 +446,12 @@ func (s *System) down(ctx context.Context, d api.Down) error {
 	}
 	var errs []error
 	if d.Clean || d.Leave {
+		for _, n := range s.localNetworks() { // their uplinks end before the kernel takes them away
+			s.mu.Lock()
+			delete(s.networks, n.vni)
+			s.mu.Unlock()
+			errs = append(errs, s.cast.RemoveNetwork(n.vni))
+		}
 		_, err := s.vnet.Clean()
 		errs = append(errs, err, s.guard.remove())
 	}

@@ -15,6 +15,10 @@ import (
 
 const attemptLife = 10 * time.Second
 
+// handshakeLate is when a handshake message that waited for this host to get to it is of no use any
+// more: whoever sent it has tried again. Answering old ones makes a busy host busier.
+const handshakeLate = 2 * time.Second
+
 // skewWarn is how far a host's wall clock may be off before `hosts` says so. Nothing depends on it.
 const skewWarn = 30 * time.Second
 
@@ -109,6 +113,10 @@ func (m *Mesh) sayHello(now time.Time, h *host, a link.Addr) {
 
 // handshake takes a handshake message.
 func (m *Mesh) handshake(now time.Time, d datagram) {
+	if now.Sub(d.at) > handshakeLate {
+		m.drops.add(dropHandshakeLate)
+		return
+	}
 	out := m.machine.Input(now, d.from.String(), d.pkt)
 	if out.Reply != nil {
 		m.sendRaw(d.from, d.src, out.Reply)
@@ -256,7 +264,7 @@ func (m *Mesh) hopeless(code string) bool {
 // warn notes something for a person: in the log when it is new, and in `status` for a while.
 func (m *Mesh) warn(now time.Time, text string) {
 	if m.warnings.add(now, text) {
-		m.log.Warn("look at this", "text", text)
+		m.log.Warn("warning", "text", text)
 	}
 }
 

@@ -19,6 +19,7 @@ const (
 	dropRead
 	dropSend
 	dropHandshakeQueue
+	dropHandshakeLate
 	dropControlQueue
 	dropUnknownKind
 	dropState
@@ -27,7 +28,7 @@ const (
 
 var dropNames = [numDrops]string{
 	"short", "unknown_type", "unknown_session", "forged", "replay", "key_spent", "no_path", "relay_refused",
-	"relay_nested", "ping", "read_error", "send_error", "handshake_queue_full", "control_queue_full", "unknown_kind", "state_refused",
+	"relay_nested", "ping", "read_error", "send_error", "handshake_queue_full", "handshake_late", "control_queue_full", "unknown_kind", "state_refused",
 }
 
 // dropCounters counts by reason; any goroutine adds.

@@ -68,6 +68,7 @@ type datagram struct {
 	from link.Addr
 	src  ident.HostID // whom the relay names, when it came through one
 	pkt  []byte
+	at   time.Time
 }
 
 // event is what the reader tells the loop.

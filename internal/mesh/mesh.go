@@ -33,6 +33,8 @@ type Datapath interface {
 	HandleFrame(from ident.HostID, plain []byte)
 	// HandleGroup takes a whole TypeGroup packet; from is zero when the sender is not known by address.
 	HandleGroup(pkt []byte, from ident.HostID)
+	// HandleSenderKey takes the plaintext of a KindSenderKey packet; plain is valid during the call.
+	HandleSenderKey(from ident.HostID, plain []byte)
 	// Flush ends a batch.
 	Flush()
 }
@@ -100,6 +102,8 @@ type Mesh struct {
 	}
 	dir    atomic.Pointer[directory]
 	fragID atomic.Uint32
+	// atEndpoint names the hosts with a direct path by its endpoint.
+	atEndpoint atomic.Pointer[map[netip.AddrPort]ident.HostID]
 
 	do_     chan func()
 	hello   chan datagram
@@ -161,6 +165,7 @@ func New(cfg Config) (*Mesh, error) {
 	m.sessions.Store(&map[uint32]*session{})
 	m.peers.Store(&map[ident.HostID]*link.Peer{})
 	m.dir.Store(&directory{})
+	m.atEndpoint.Store(&map[netip.AddrPort]ident.HostID{})
 	m.writer.w = cfg.Conn.NewWriter(fragsPerMessage)
 	m.writer.buf = make([]byte, fragsPerMessage*bufSize)
 	m.loopState = loopState{

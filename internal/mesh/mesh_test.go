@@ -72,9 +72,10 @@ func (loopback) MTU(netip.Addr) int      { return 1500 }
 
 type noFrames struct{}
 
-func (noFrames) HandleFrame(ident.HostID, []byte) {}
-func (noFrames) HandleGroup([]byte, ident.HostID) {}
-func (noFrames) Flush()                           {}
+func (noFrames) HandleFrame(ident.HostID, []byte)     {}
+func (noFrames) HandleGroup([]byte, ident.HostID)     {}
+func (noFrames) HandleSenderKey(ident.HostID, []byte) {}
+func (noFrames) Flush()                               {}
 
 type options struct {
 	name    string

@@ -84,6 +84,9 @@ func (r *reader) packet(pkt []byte, addr link.Addr, src ident.HostID) {
 	case wire.TypeLink:
 		r.link(pkt, addr)
 	case wire.TypeGroup:
+		if src.IsZero() {
+			src = (*r.m.atEndpoint.Load())[addr.AP]
+		}
 		r.m.cfg.Datapath.HandleGroup(pkt, src)
 	case wire.TypeRelay:
 		if addr.IsRelay() { // an envelope in an envelope
@@ -93,7 +96,7 @@ func (r *reader) packet(pkt []byte, addr link.Addr, src ident.HostID) {
 		r.relay(pkt)
 	case wire.TypeHello, wire.TypeReply, wire.TypeFinish, wire.TypeCookie, wire.TypeRefuse:
 		select {
-		case r.m.hello <- datagram{from: addr, src: src, pkt: slices.Clone(pkt)}:
+		case r.m.hello <- datagram{from: addr, src: src, pkt: slices.Clone(pkt), at: time.Now()}:
 		default:
 			r.m.drops.add(dropHandshakeQueue)
 		}
@@ -141,6 +144,8 @@ func (r *reader) plain(s *session, plain []byte, addr link.Addr) {
 	switch plain[0] {
 	case wire.KindFrame:
 		r.m.cfg.Datapath.HandleFrame(s.host, plain)
+	case wire.KindSenderKey: // here, so that frames held for the key go out with this batch
+		r.m.cfg.Datapath.HandleSenderKey(s.host, plain)
 	case wire.KindFragment:
 		whole, ok := s.parts.Add(time.Now(), plain)
 		if ok && len(whole) > 0 && whole[0] != wire.KindFragment {

@@ -126,17 +126,22 @@ func (m *Mesh) streamConfig() stream.Config {
 	}
 }
 
-// list makes the directory anew.
+// list makes the directory and the map of endpoints anew.
 func (m *Mesh) list() {
 	m.dirStale = false
 	near := m.relays()
 	d := make(directory, len(m.hosts))
+	at := make(map[netip.AddrPort]ident.HostID, len(near))
 	for id, h := range m.hosts {
+		if p := h.peer.Path(); p != nil && p.Relay == nil {
+			at[p.Endpoint] = id
+		}
 		if h.known && !h.barred {
 			d[id] = dirEntry{card: h.card, endpoints: h.link.Candidates(), relays: m.streamRelays(h, near)}
 		}
 	}
 	m.dir.Store(&d)
+	m.atEndpoint.Store(&at)
 }
 
 // streamRelays returns whom to ask for a stream to a host: first those to which it holds a session.
