@@ -54,6 +54,10 @@ const (
 	// starved is how late a Tick may be before the host itself, not the path, is taken for slow.
 	starved = 1200 * time.Millisecond
 
+	// defenceTime, plus twice the round trip, is how long the endpoint in use has to answer when
+	// packets come from another one.
+	defenceTime = 200 * time.Millisecond
+
 	rekeyAfter   = 120 * time.Second // initiator; the responder waits rekeyExtra longer
 	rekeyExtra   = 30 * time.Second
 	rejectAfter  = 240 * time.Second
@@ -126,6 +130,11 @@ type Link struct {
 	lastHi   time.Time
 	lastTick time.Time
 	rekeying time.Time
+
+	rival    Addr      // another endpoint that packets came from
+	rivalry  time.Time // when both were last asked
+	rivalUp  bool      // the rival has answered
+	defence  uint64    // the ping to the endpoint in use
 	lastSent uint64
 	born     time.Time
 	sizing   sizing
@@ -275,14 +284,18 @@ func (l *Link) Received(now time.Time, local uint32, a Addr) Out {
 		return out
 	}
 	switch {
-	case l.state != stateUp || l.misses > 0:
-		// What we have is in doubt: take what works in one direction, and probe it.
-		l.move(now, a, &out)
+	case l.state != stateUp:
+		if now.Sub(l.rivalry) >= pingAgain {
+			l.rivalry = now
+			l.ping(now, a, &out) // taken when it answers
+		}
 	case !a.IsRelay() && !l.addr.IsRelay():
-		// The host roamed or its NAT chose another port (RFC 4787 section 4.1 calls this a new mapping).
-		l.move(now, a, &out)
+		l.contest(now, a, &out)
 	case !a.IsRelay():
-		l.ping(now, a, &out) // relayed, and a direct packet came: adopt when it answers
+		if now.Sub(l.rivalry) >= pingAgain {
+			l.rivalry = now
+			l.ping(now, a, &out) // relayed, and a direct packet came: taken when it answers
+		}
 	case !l.addr.IsRelay() && now.Sub(l.lastPing) >= pingAgain:
 		// The other end has reason to use a relay: it hears no answer on the direct path.
 		l.ping(now, l.addr, &out)
@@ -291,11 +304,37 @@ func (l *Link) Received(now time.Time, local uint32, a Addr) Out {
 	return out
 }
 
+// contest asks both the endpoint in use and another one from which a packet came. The host may have
+// roamed, its NAT may have chosen another port (RFC 4787 section 4.1: a new mapping), or it has two
+// addresses that both work: then the two ends must not chase each other from one to the other.
+func (l *Link) contest(now time.Time, a Addr, out *Out) {
+	if now.Sub(l.rivalry) < pingAgain {
+		return
+	}
+	l.rival, l.rivalry, l.rivalUp = a, now, false
+	l.defence = l.nextID
+	l.ping(now, l.addr, out)
+	l.ping(now, a, out)
+}
+
+// judge ends a contest: the other endpoint has answered, and the one in use has had its time.
+func (l *Link) judge(now time.Time, out *Out) {
+	if l.rival.IsZero() || !l.rivalUp || now.Sub(l.rivalry) < defenceTime+2*l.rtt {
+		return
+	}
+	a := l.rival
+	l.rival = Addr{}
+	l.move(now, a, out)
+}
+
 // Pong says that the answer to ping id arrived.
 func (l *Link) Pong(now time.Time, id uint64) Out {
 	var out Out
 	if l.sized(now, id, &out) {
 		return out
+	}
+	if id == l.defence {
+		l.rival = Addr{}
 	}
 	i := slices.IndexFunc(l.pings, func(p openPing) bool { return p.id == id })
 	if i < 0 {
@@ -310,6 +349,7 @@ func (l *Link) Pong(now time.Time, id uint64) Out {
 		l.move(now, p.to, &out)
 	}
 	if p.to != l.addr {
+		l.rivalUp = l.rivalUp || p.to == l.rival
 		return out
 	}
 	l.misses = 0

@@ -290,6 +290,38 @@ func TestWithdrawnEndpointIsLeft(t *testing.T) {
 	w.must(400*time.Millisecond, "at the new endpoint", func() bool { return w.ends[0].link.Addr() == Direct(moved) })
 }
 
+// TestTwoAddressesDoNotChase: both ends have two endpoints that work, and each hears the other from
+// the one it does not use.
+func TestTwoAddressesDoNotChase(t *testing.T) {
+	w := newWorld(t)
+	six := [2]netip.AddrPort{netip.MustParseAddrPort("[2001:db8::1]:6783"), netip.MustParseAddrPort("[2001:db8::2]:6783")}
+	w.from = func(i int, a Addr) Addr {
+		if a.AP.Addr().Is6() {
+			return Direct(six[i])
+		}
+		return Direct([]netip.AddrPort{epA, epB}[i])
+	}
+	w.ends[0].link.SetCandidates([]netip.AddrPort{epB, six[1]})
+	w.ends[1].link.SetCandidates([]netip.AddrPort{six[0], epA})
+	w.must(2*time.Second, "direct", w.direct)
+	sent := 0
+	w.pass = func(int, Addr) bool { sent++; return true }
+	moves := 0
+	last := [2]Addr{w.ends[0].link.Addr(), w.ends[1].link.Addr()}
+	w.run(time.Minute, func() bool {
+		for i, e := range w.ends {
+			if e.link.Addr() != last[i] {
+				last[i] = e.link.Addr()
+				moves++
+			}
+		}
+		return false
+	})
+	if sent > 200 || moves > 4 {
+		t.Fatalf("%d packets and %d moves in a quiet minute", sent, moves)
+	}
+}
+
 func TestRestartOfOneEnd(t *testing.T) {
 	w := newWorld(t)
 	w.must(2*time.Second, "direct", w.direct)

@@ -22,6 +22,7 @@ func (l *Link) Tick(now time.Time, env Env) Out {
 	l.forgive(now)
 	l.expireSessions(now, &out)
 	l.countMisses(now, &out)
+	l.judge(now, &out)
 	busy := env.Sent != l.lastSent
 	l.lastSent = env.Sent
 	if l.doubted {
