@@ -180,8 +180,12 @@ func (l *Link) tryHello(now time.Time, env Env, out *Out) {
 	if now.Sub(l.since) > longAbsence {
 		limit = backoffLong
 	}
+	direct := l.nextDirect()
+	if l.backoff == backoffFirst && len(direct) > 1 {
+		direct = direct[:1] // most hosts answer at their first endpoint: the others only if it does not
+	}
 	l.backoff = min(l.backoff*2, limit)
-	out.Hellos = append(out.Hellos, l.nextDirect()...)
+	out.Hellos = append(out.Hellos, direct...)
 	if now.Sub(l.since) >= relayAfter {
 		out.Hellos = append(out.Hellos, l.nextRelays(env)...)
 	}

@@ -3,6 +3,7 @@ package mesh
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,6 +110,18 @@ func (m *Mesh) sayHello(now time.Time, h *host, a link.Addr) {
 	}
 	m.attempts[at.Index] = attempt{to: h.id, addr: a, at: now}
 	m.sendRaw(a, h.id, at.Packet)
+}
+
+// handshakes takes handshake messages, the newest first: when there are more than this host can
+// answer, somebody still waits for the answer to that one.
+func (m *Mesh) handshakes(first datagram) {
+	batch := []datagram{first}
+	for len(m.hello) > 0 {
+		batch = append(batch, <-m.hello)
+	}
+	for _, d := range slices.Backward(batch) {
+		m.handshake(time.Now(), d)
+	}
 }
 
 // handshake takes a handshake message.

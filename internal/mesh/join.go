@@ -19,8 +19,9 @@ type seed struct {
 	addrs   []netip.AddrPort
 	asked   time.Time // last look-up
 	tried   time.Time
-	since   time.Time // first try without success
-	said    string    // what was last logged about it
+	pause   time.Duration // before the next try
+	since   time.Time     // first try without success
+	said    string        // what was last logged about it
 	probed  bool
 	refusal string
 	host    ident.HostID // who answered
@@ -29,7 +30,8 @@ type seed struct {
 }
 
 const (
-	seedRetry   = time.Second
+	seedRetry   = time.Second // and twice as long each time, up to seedSlow
+	seedSlow    = 4 * time.Second
 	seedLookup  = 15 * time.Second
 	seedPatient = 5 * time.Second // then say why nobody answers
 	maxSeeds    = 256
@@ -56,8 +58,9 @@ func (m *Mesh) tickSeeds(now time.Time) {
 			s.busy, s.asked = true, now
 			m.lookUp(s.name)
 		}
-		if now.Sub(s.tried) >= seedRetry && len(s.addrs) > 0 {
+		if now.Sub(s.tried) >= s.pause && len(s.addrs) > 0 {
 			s.tried = now
+			s.pause = min(max(2*s.pause, seedRetry), seedSlow)
 			m.trySeed(now, s)
 		}
 		if now.Sub(s.since) >= seedPatient && !s.probed {
@@ -83,7 +86,7 @@ func (m *Mesh) trySeed(now time.Time, s *seed) {
 // seedReached notes which host answers under a seed's name.
 func (m *Mesh) seedReached(name string, h *host) {
 	if s := m.seeds[name]; s != nil {
-		s.host, s.since, s.probed, s.said, s.refusal, s.err = h.id, time.Time{}, false, "", "", ""
+		s.host, s.since, s.probed, s.said, s.refusal, s.err, s.pause = h.id, time.Time{}, false, "", "", "", 0
 	}
 }
 

@@ -23,6 +23,7 @@ const (
 	saveEvery   = 5 * time.Second
 	selfEvery   = time.Second // own record: endpoints may have changed
 	rejoinEvery = 2 * time.Second
+	relayHope   = 5 * time.Second
 	moveEvery   = time.Second // others' word for where we are: how often it may cost anything
 
 	// Handshakes begun per second, of all links together: many hosts that start at once, or a machine
@@ -44,7 +45,7 @@ func (m *Mesh) loop() {
 		case f := <-m.do_:
 			f()
 		case d := <-m.hello:
-			m.handshake(time.Now(), d)
+			m.handshakes(d)
 		case e := <-m.events:
 			m.event(e)
 		case <-tick.C:
@@ -376,8 +377,8 @@ func (m *Mesh) peerUp(now time.Time, h *host) {
 		m.lastJoin = now
 		m.joinMembers(h.id)
 	}
-	for _, o := range m.hosts { // a new relay, perhaps
-		if !o.up {
+	for _, o := range m.hosts { // a new relay, perhaps, to one that was long out of reach
+		if !o.up && now.Sub(o.link.Since()) > relayHope {
 			o.link.Nudge()
 		}
 	}
