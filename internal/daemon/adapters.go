@@ -322,14 +322,6 @@ func (s *System) newIPAM(self ident.HostID) *ipam.Service {
 		Ask: func(to ident.HostID, body []byte) error {
 			return s.mesh.Send(to, append([]byte{wire.KindShare}, body...))
 		},
-		Alive: func() []ident.HostID {
-			var out []ident.HostID
-			for _, h := range s.mesh.Hosts() {
-				if h.Self || h.Reachable {
-					out = append(out, h.ID)
-				}
-			}
-			return out
-		},
+		Alive: func() []ident.HostID { return s.mesh.Reachable() },
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -98,15 +99,18 @@ func (s *System) spread() {
 	tick := time.NewTimer(castTick)
 	defer tick.Stop()
 	var second time.Time
-	changed := time.Now()
+	changed, stirred := time.Now(), true
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case now := <-tick.C:
 			tick.Reset(idleTick)
-			if now.Sub(changed) < busyAfter {
+			if busy := now.Sub(changed) < busyAfter; busy {
 				tick.Reset(castTick)
+			} else if stirred {
+				debug.FreeOSMemory() // what a burst of joining hosts took for a while
+				stirred = false
 			}
 			s.cast.Tick(now)
 			if now.Sub(second) >= time.Second {
@@ -116,7 +120,7 @@ func (s *System) spread() {
 			continue
 		case <-s.wake:
 		}
-		changed = time.Now()
+		changed, stirred = time.Now(), true
 		tick.Reset(castTick)
 		timer := time.NewTimer(settleTime)
 		select {

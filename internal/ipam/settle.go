@@ -199,7 +199,7 @@ func (s *Service) askWhenShort(sp *space, now time.Time) {
 	free := sp.pool.Available(owned)
 	every := topUpEvery
 	if free == 0 {
-		every = askEvery
+		every = shareEvery
 	}
 	if !sp.joined || sp.left || free > size/8 || now.Sub(sp.asked) < every {
 		s.mu.Unlock()

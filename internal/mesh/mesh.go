@@ -239,6 +239,17 @@ func (m *Mesh) Streams() *stream.Service { return m.streams }
 // Peer returns the datapath's view of a host; nil for one that is not known.
 func (m *Mesh) Peer(id ident.HostID) *link.Peer { return (*m.peers.Load())[id] }
 
+// Reachable returns this host and those there is a path to now. It asks nobody and is cheap.
+func (m *Mesh) Reachable() []ident.HostID {
+	out := []ident.HostID{m.self}
+	for id, p := range *m.peers.Load() {
+		if p.Path() != nil {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
 // Publish puts and deletes own entries of a scope: on disk first, then spread. It must not be called from the loop.
 func (m *Mesh) Publish(scope uint32, puts map[string][]byte, dels []string) error {
 	var err error
