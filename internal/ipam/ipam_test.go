@@ -600,3 +600,39 @@ func TestGarbageIsCounted(t *testing.T) {
 		t.Error("bad ask not counted")
 	}
 }
+
+// TestSharesComeToRest: more hosts than shares of a joiner's due have nothing to do once each has
+// asked; no two of them hand a part back and forth.
+func TestSharesComeToRest(t *testing.T) {
+	r, err := netip.ParsePrefix("10.40.0.0/20")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(Config{Self: ident.HostID{1}, Alive: func() []ident.HostID { return []ident.HostID{{1}, {2}} }})
+	sp := s.spaceLocked(7, r)
+	book, err := sp.ring.Found()
+	if err != nil || sp.ring.Commit(book) != nil {
+		t.Fatal(err)
+	}
+	due := uint64(64)
+	part := ring.Range{First: first4(r) + 100, Last: first4(r) + 163}
+	idle := waiting{sp: sp, from: ident.HostID{2}}
+	for _, c := range []struct {
+		free, want uint64
+		need       bool
+	}{
+		{free: 4000, want: due}, {free: 2 * due, want: due}, {free: due, want: due / 2}, {free: 1, want: 0},
+		{free: due, want: due, need: true}, {free: 1, want: due, need: true},
+	} {
+		w := idle
+		w.need = c.need
+		got, ok := s.fairLocked(w, part, c.free, s.cfg.Alive())
+		size := got.Size()
+		if !ok {
+			size = 0
+		}
+		if size != c.want {
+			t.Errorf("%d free, need %v: %d given, want %d", c.free, c.need, size, c.want)
+		}
+	}
+}
