@@ -27,6 +27,7 @@ const (
 	castTick  = 200 * time.Millisecond
 	idleTick  = time.Second
 	busyAfter = 5 * time.Second
+	freeEvery = 5 * time.Minute // a collection by force costs some milliseconds
 )
 
 // inbox is what the mesh's loop tells: it must never wait for us, nor we for it.
@@ -99,7 +100,7 @@ func (s *System) spread() {
 	tick := time.NewTimer(castTick)
 	defer tick.Stop()
 	var second time.Time
-	changed, stirred := time.Now(), true
+	changed, stirred, freed := time.Now(), true, time.Time{}
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -108,9 +109,9 @@ func (s *System) spread() {
 			tick.Reset(idleTick)
 			if busy := now.Sub(changed) < busyAfter; busy {
 				tick.Reset(castTick)
-			} else if stirred {
+			} else if stirred && now.Sub(freed) >= freeEvery {
 				debug.FreeOSMemory() // what a burst of joining hosts took for a while
-				stirred = false
+				stirred, freed = false, now
 			}
 			s.cast.Tick(now)
 			if now.Sub(second) >= time.Second {

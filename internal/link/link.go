@@ -52,7 +52,7 @@ const (
 	searchMax    = 2 * time.Second
 
 	// starved is how late a Tick may be before the host itself, not the path, is taken for slow.
-	starved = 1200 * time.Millisecond
+	starved = 2 * time.Second
 
 	// defenceTime, plus twice the round trip, is how long the endpoint in use has to answer when
 	// packets come from another one.

@@ -19,7 +19,8 @@ import (
 
 const (
 	tickEvery   = 100 * time.Millisecond // while a link is being made or is in doubt
-	tickQuiet   = 500 * time.Millisecond
+	tickQuiet   = time.Second
+	tickNATed   = 500 * time.Millisecond // a NAT's new mapping must be noticed soon
 	saveEvery   = 5 * time.Second
 	selfEvery   = time.Second // own record: endpoints may have changed
 	rejoinEvery = 2 * time.Second
@@ -53,10 +54,14 @@ func (m *Mesh) loop() {
 				m.event(<-m.events)
 			}
 			now := time.Now()
-			if m.tick(now) {
-				tick.Reset(tickQuiet)
-			} else {
+			quiet := m.tick(now)
+			switch {
+			case !quiet:
 				tick.Reset(tickEvery)
+			case m.natted:
+				tick.Reset(tickNATed)
+			default:
+				tick.Reset(tickQuiet)
 			}
 			if now.Sub(saved) >= saveEvery {
 				saved = now
