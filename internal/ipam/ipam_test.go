@@ -621,8 +621,12 @@ func TestSharesComeToRest(t *testing.T) {
 		free, want uint64
 		need       bool
 	}{
-		{free: 4000, want: due}, {free: 2 * due, want: due}, {free: due, want: due / 2}, {free: 1, want: 0},
-		{free: due, want: due, need: true}, {free: 1, want: due, need: true},
+		{free: 4000, want: due},
+		{free: 2 * due, want: due},
+		{free: due, want: due / 2},
+		{free: 1, want: 0},
+		{free: due, want: due, need: true},
+		{free: 1, want: due, need: true},
 	} {
 		w := idle
 		w.need = c.need
