@@ -446,12 +446,6 @@ func (s *System) down(ctx context.Context, d api.Down) error {
 	}
 	var errs []error
 	if d.Clean || d.Leave {
-		for _, n := range s.localNetworks() { // their uplinks end before the kernel takes them away
-			s.mu.Lock()
-			delete(s.networks, n.vni)
-			s.mu.Unlock()
-			errs = append(errs, s.cast.RemoveNetwork(n.vni))
-		}
 		_, err := s.vnet.Clean()
 		errs = append(errs, err, s.guard.remove())
 	}

@@ -29,7 +29,7 @@ const (
 	maxPerScope   = 8       // subnets of one network
 	maxHolders    = 1 << 17 // addresses of other hosts known in one network
 	maxAsks       = 1024    // asks waiting to be answered
-	tickEvery     = time.Second
+	tickEvery     = 250 * time.Millisecond
 	gatherTime    = 20 * time.Millisecond  // changes that come together are looked at together
 	shareEvery    = 2 * time.Second        // asks of a host that has none and does not need it yet
 	askEvery      = 500 * time.Millisecond // the next owner is asked when the last has not given

@@ -62,7 +62,7 @@ const (
 	answerMost   = MaxMessage
 	answerBudget = 8 << 20 // bytes per second that one peer may draw, and the burst
 
-	digestEvery = 2 * time.Second
+	digestEvery = time.Second
 	// A push may be lost and the change be the last for hours: its version is told again after these times.
 	hintFirst, hintAgain = 300 * time.Millisecond, 1500 * time.Millisecond
 	// requestTimeout is doubled with every second loss in a row, up to requestMost.
