@@ -164,7 +164,7 @@ func (s *Service) waitForShare(ctx context.Context, sp *space, want uint32) erro
 	}
 	s.mu.Unlock()
 	if ok {
-		s.ask(sp, to, want, true)
+		s.ask(sp, to, want)
 	}
 	t := time.NewTimer(askEvery)
 	defer t.Stop()

@@ -30,8 +30,6 @@ const (
 	maxHolders    = 1 << 17 // addresses of other hosts known in one network
 	maxAsks       = 1024    // asks waiting to be answered
 	tickEvery     = 250 * time.Millisecond
-	gatherTime    = 20 * time.Millisecond  // changes that come together are looked at together
-	shareEvery    = 2 * time.Second        // asks of a host that has none and does not need it yet
 	askEvery      = 500 * time.Millisecond // the next owner is asked when the last has not given
 	topUpEvery    = 5 * time.Second        // asks of a host that has some left
 	conflictAfter = 30 * time.Second       // a claim of another host must stand so long to be shown
@@ -132,7 +130,6 @@ type waiting struct {
 	from ident.HostID
 	want uint32 // 0: a share
 	old  uint64 // serial of the asker's book when it asked
-	need bool   // an attachment waits for it
 }
 
 // New returns a service that knows nothing. Feed the persisted state tables, this host's own
@@ -185,15 +182,7 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-t.C:
-			continue
 		case <-s.wake:
-		}
-		gather := time.NewTimer(gatherTime)
-		select {
-		case <-ctx.Done():
-			gather.Stop()
-			return ctx.Err()
-		case <-gather.C:
 		}
 	}
 }

@@ -42,7 +42,7 @@ func (s *Service) HandleAsk(from ident.HostID, body []byte) error {
 		s.counts.AsksFull++
 		return nil
 	}
-	s.asks = append(s.asks, waiting{sp, from, a.Want, a.Serial, a.Need})
+	s.asks = append(s.asks, waiting{sp, from, a.Want, a.Serial})
 	s.poke()
 	return nil
 }
@@ -99,7 +99,6 @@ func (s *Service) settle(sp *space) error {
 // answer gives a part to a host that asked, when it has less left than this host: a host that
 // asks for ever does not collect everything.
 func (s *Service) answer(w waiting) error {
-	alive := s.cfg.Alive()
 	s.plan.Lock()
 	defer s.plan.Unlock()
 	return s.write(w.sp, func() (ring.Book, bool, error) {
@@ -112,8 +111,8 @@ func (s *Service) answer(w waiting) error {
 		if w.want != 0 {
 			_, inUse := pool.Holder(w.want)
 			part, ok = ring.Range{First: w.want, Last: w.want}, !inUse && !pool.Reserved(w.want) && contains(owned, w.want)
-		} else if ok {
-			part, ok = s.fairLocked(w, part, pool.Available(owned), alive)
+		} else if s.freeOfLocked(w.sp, w.from) >= pool.Available(owned) {
+			ok = false
 		}
 		if !ok {
 			s.counts.AsksUnmet++
@@ -123,32 +122,6 @@ func (s *Service) answer(w waiting) error {
 		b, err := r.Give(w.from, part)
 		return b, err == nil, err
 	})
-}
-
-// fairLocked cuts what a host that does not need it yet may be given, so that the giver keeps as much: of two hosts that both
-// could do with the same part, each would give it to the other for ever. A giver that would be left
-// with less than a joiner's due (1/64 of the space) leaves it to one that has more.
-func (s *Service) fairLocked(w waiting, part ring.Range, free uint64, alive []ident.HostID) (ring.Range, bool) {
-	sp := w.sp
-	due := sp.ring.Space().Size() / 64
-	if s.freeOfLocked(sp, w.from) >= free {
-		return part, false
-	}
-	if w.need {
-		return part, true
-	}
-	if free < 2 {
-		return part, false
-	}
-	if free < 2*due && slices.ContainsFunc(s.ownersLocked(sp, alive), func(o owner) bool {
-		return o.alive && o.id != w.from && o.free >= 2*due
-	}) {
-		return part, false
-	}
-	if half := free / 2; part.Size() > half {
-		part.First = part.Last - uint32(half-1)
-	}
-	return part, true
 }
 
 func contains(rs []ring.Range, a uint32) bool {
@@ -226,7 +199,7 @@ func (s *Service) askWhenShort(sp *space, now time.Time) {
 	free := sp.pool.Available(owned)
 	every := topUpEvery
 	if free == 0 {
-		every = shareEvery
+		every = askEvery
 	}
 	if !sp.joined || sp.left || free > size/8 || now.Sub(sp.asked) < every {
 		s.mu.Unlock()
@@ -236,7 +209,7 @@ func (s *Service) askWhenShort(sp *space, now time.Time) {
 	to, ok := s.nextOwnerLocked(sp, alive)
 	s.mu.Unlock()
 	if ok {
-		s.ask(sp, to, 0, false)
+		s.ask(sp, to, 0)
 	}
 }
 
@@ -251,11 +224,11 @@ func (s *Service) nextOwnerLocked(sp *space, alive []ident.HostID) (ident.HostID
 	return o.id, true
 }
 
-func (s *Service) ask(sp *space, to ident.HostID, want uint32, need bool) {
+func (s *Service) ask(sp *space, to ident.HostID, want uint32) {
 	s.mu.Lock()
 	serial := sp.ring.Serial(s.cfg.Self)
 	s.mu.Unlock()
-	body, err := encodeAsk(sp.scope, sp.prefix, want, serial, need)
+	body, err := encodeAsk(sp.scope, sp.prefix, want, serial)
 	if err == nil {
 		err = s.cfg.Ask(to, body)
 	}

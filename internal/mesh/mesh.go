@@ -138,7 +138,8 @@ type loopState struct {
 	lastMove  time.Time // when this host was last seen at another endpoint
 	boot      uint64    // names this run
 	started   time.Time
-	leaving   bool
+	leaving   bool // no new links
+	quitting  bool // for good: others are told
 	dirStale  bool
 	greetings float64 // handshakes that may be begun now
 	lastTick  time.Time

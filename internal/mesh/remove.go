@@ -97,7 +97,7 @@ func (m *Mesh) Leave(ctx context.Context) error {
 // Quit marks this host as gone in the tables: it gave everything back.
 func (m *Mesh) Quit() error {
 	var err error
-	if e := m.do(func() { m.leaving = true; err = m.publishSelf(time.Now(), false) }); e != nil {
+	if e := m.do(func() { m.leaving, m.quitting = true, true; err = m.publishSelf(time.Now(), false) }); e != nil {
 		return e
 	}
 	return err

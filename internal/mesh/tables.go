@@ -252,7 +252,7 @@ func (m *Mesh) Allowed(id ident.HostID) bool {
 
 // publishSelf writes the own host record when it changed.
 func (m *Mesh) publishSelf(now time.Time, first bool) error {
-	rec := hostRecord{Name: m.cfg.Name, Card: m.cfg.Keys.Card().Bytes(), Build: m.cfg.Build, Left: m.leaving}
+	rec := hostRecord{Name: m.cfg.Name, Card: m.cfg.Keys.Card().Bytes(), Build: m.cfg.Build, Left: m.quitting}
 	add := func(ap netip.AddrPort) {
 		if ap.IsValid() && !slices.Contains(rec.Endpoints, ap) && len(rec.Endpoints) < maxEndpoints {
 			rec.Endpoints = append(rec.Endpoints, ap)
