@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -317,6 +318,26 @@ func TestRemovedHostStaysOut(t *testing.T) {
 		s := again.Seeds()
 		return len(s) == 2 && s[0].Error != "" && s[1].Error != ""
 	})
+}
+
+// TestHostThatLeft: who quit is listed as left until a host of its name is there again.
+func TestHostThatLeft(t *testing.T) {
+	a, _, c, token := trio(t)
+	states := func(name string) (out []string) {
+		for _, h := range a.Hosts() {
+			if h.Name == name {
+				out = append(out, h.State)
+			}
+		}
+		return out
+	}
+	if err := c.Quit(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "c has left", func() bool { return slices.Equal(states("c"), []string{"left"}) })
+	_ = c.Close()
+	startNode(t, options{name: "c", token: token, seeds: []string{a.addr()}})
+	eventually(t, 5*time.Second, "only the new c is listed", func() bool { return slices.Equal(states("c"), []string{"alive"}) })
 }
 
 func TestRotatedTokenKeepsOldHosts(t *testing.T) {

@@ -19,6 +19,8 @@ import (
 	"github.com/weft-net/weft/internal/wire"
 )
 
+const stateLeft = "left"
+
 // HostStatus is what is known of a host, this one included.
 type HostStatus struct {
 	ID        ident.HostID
@@ -51,7 +53,8 @@ type SeedStatus struct {
 	Reached     bool
 }
 
-// Hosts returns all hosts of the cluster by name, this one included.
+// Hosts returns all hosts of the cluster by name, this one included. A host that left is listed until
+// its name belongs to another: usually to itself, back with a new identity.
 func (m *Mesh) Hosts() []HostStatus {
 	suspect := map[ident.HostID]bool{}
 	for _, n := range m.members.Members() {
@@ -72,7 +75,7 @@ func (m *Mesh) Hosts() []HostStatus {
 			s := HostStatus{ID: h.id, Name: h.name(), State: "dead", Endpoints: h.rec.Endpoints, Build: h.rec.Build, NATed: h.rec.NATed, Reachable: h.up}
 			switch {
 			case h.rec.Left:
-				s.State = "left"
+				s.State = stateLeft
 			case suspect[h.id]:
 				s.State = "suspect"
 			case h.live == liveAlive, h.live == liveUnknown && h.up:
@@ -84,6 +87,11 @@ func (m *Mesh) Hosts() []HostStatus {
 			out = append(out, s)
 		}
 	})
+	present := map[string]bool{}
+	for _, s := range out {
+		present[s.Name] = present[s.Name] || s.State != stateLeft
+	}
+	out = slices.DeleteFunc(out, func(s HostStatus) bool { return s.State == stateLeft && present[s.Name] })
 	slices.SortFunc(out, func(a, b HostStatus) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), slices.Compare(a.ID[:], b.ID[:]))
 	})

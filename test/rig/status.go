@@ -188,7 +188,9 @@ func AllKnowAll(t testing.TB, d time.Duration, hosts ...*Host) {
 func (h *Host) seesAlive(others []*Host) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	all, err := client.Dial(client.SocketPath(h.run)).Hosts(ctx)
+	c := client.Dial(client.SocketPath(h.run))
+	defer c.Close()
+	all, err := c.Hosts(ctx)
 	if err != nil {
 		return err
 	}
