@@ -157,14 +157,14 @@ func (s *Service) waitForShare(ctx context.Context, sp *space, want uint32) erro
 	alive := s.cfg.Alive()
 	s.mu.Lock()
 	changed := sp.changed
-	to, ok := s.nextOwnerLocked(sp, alive)
+	to, ok := s.nextOwnerLocked(sp, alive, 1)
 	if want != 0 {
 		to, ok = sp.ring.Owner(want)
 		ok = ok && to != s.cfg.Self && slices.Contains(alive, to)
 	}
 	s.mu.Unlock()
 	if ok {
-		s.ask(sp, to, want)
+		s.ask(sp, to, want, true)
 	}
 	t := time.NewTimer(askEvery)
 	defer t.Stop()

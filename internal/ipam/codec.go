@@ -183,11 +183,12 @@ type ask struct {
 	Prefix []byte `cbor:"2,keyasint"` // 4 bytes of address, 1 of length
 	Want   uint32 `cbor:"3,keyasint,omitempty"`
 	Serial uint64 `cbor:"4,keyasint,omitempty"` // of the asker's book: an ask from before its last word is void
+	Need   bool   `cbor:"5,keyasint,omitempty"` // an attachment waits for it
 }
 
-func encodeAsk(scope uint32, p netip.Prefix, want uint32, serial uint64) ([]byte, error) {
+func encodeAsk(scope uint32, p netip.Prefix, want uint32, serial uint64, need bool) ([]byte, error) {
 	a := p.Addr().As4()
-	return encMode.Marshal(ask{Scope: scope, Prefix: append(a[:], byte(p.Bits())), Want: want, Serial: serial})
+	return encMode.Marshal(ask{Scope: scope, Prefix: append(a[:], byte(p.Bits())), Want: want, Serial: serial, Need: need})
 }
 
 func decodeAsk(v []byte) (a ask, p netip.Prefix, err error) {

@@ -62,7 +62,7 @@ func TestBookCodec(t *testing.T) {
 
 func TestAskCodec(t *testing.T) {
 	p := netip.MustParsePrefix("10.32.16.0/20")
-	v, err := encodeAsk(math.MaxUint32, p, math.MaxUint32, math.MaxUint64)
+	v, err := encodeAsk(math.MaxUint32, p, math.MaxUint32, math.MaxUint64, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,18 +110,18 @@ func FuzzDecodeBook(f *testing.F) {
 }
 
 func FuzzDecodeAsk(f *testing.F) {
-	v, _ := encodeAsk(7, netip.MustParsePrefix("10.32.16.0/20"), 5, 6)
+	v, _ := encodeAsk(7, netip.MustParsePrefix("10.32.16.0/20"), 5, 6, false)
 	f.Add(v)
 	f.Fuzz(func(t *testing.T, v []byte) {
 		a, p, err := decodeAsk(v)
 		if err != nil {
 			return
 		}
-		again, err := encodeAsk(a.Scope, p, a.Want, a.Serial)
+		again, err := encodeAsk(a.Scope, p, a.Want, a.Serial, a.Need)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b, q, err := decodeAsk(again); err != nil || q != p || b.Scope != a.Scope || b.Want != a.Want || b.Serial != a.Serial {
+		if b, q, err := decodeAsk(again); err != nil || q != p || b.Scope != a.Scope || b.Want != a.Want || b.Serial != a.Serial || b.Need != a.Need {
 			t.Fatalf("%v %v %v", a, p, err)
 		}
 	})

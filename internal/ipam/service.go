@@ -130,6 +130,7 @@ type waiting struct {
 	from ident.HostID
 	want uint32 // 0: a share
 	old  uint64 // serial of the asker's book when it asked
+	need bool   // an attachment waits for it
 }
 
 // New returns a service that knows nothing. Feed the persisted state tables, this host's own

@@ -1,51 +1,14 @@
 package ipam
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/ring"
 )
-
-// HandleAsk takes note of a link message of kind wire.KindShare from another host.
-func (s *Service) HandleAsk(from ident.HostID, body []byte) error {
-	a, p, err := decodeAsk(body)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err != nil {
-		s.counts.BadAsks++
-		return err
-	}
-	var sp *space
-	if sc := s.scopes[a.Scope]; sc != nil {
-		for _, o := range sc.spaces {
-			if o.prefix == p {
-				sp = o
-			}
-		}
-	}
-	switch {
-	case !s.removed[from].IsZero() || from == s.cfg.Self || s.barred:
-		s.counts.BadAsks++
-		return nil
-	case sp == nil:
-		s.counts.AsksUnmet++
-		return nil
-	case slices.ContainsFunc(s.asks, func(w waiting) bool { return w.sp == sp && w.from == from }):
-		return nil
-	case len(s.asks) >= maxAsks:
-		s.counts.AsksFull++
-		return nil
-	}
-	s.asks = append(s.asks, waiting{sp, from, a.Want, a.Serial})
-	s.poke()
-	return nil
-}
 
 // tick does what is due: settle, answer asks, ask, look for conflicts.
 func (s *Service) tick(now time.Time) {
@@ -94,150 +57,6 @@ func (s *Service) settle(sp *space) error {
 		sp.dirty = ok // once more after a write
 		return b, ok, nil
 	})
-}
-
-// answer gives a part to a host that asked, when it has less left than this host: a host that
-// asks for ever does not collect everything.
-func (s *Service) answer(w waiting) error {
-	s.plan.Lock()
-	defer s.plan.Unlock()
-	return s.write(w.sp, func() (ring.Book, bool, error) {
-		r, pool := w.sp.ring, w.sp.pool
-		owned := r.Owned(s.cfg.Self)
-		if len(r.Giving(w.from)) > 0 || r.Serial(w.from) > w.old {
-			return ring.Book{}, false, nil // on its way already, or come since
-		}
-		part, ok := pool.Spare(owned, r.Space())
-		if w.want != 0 {
-			_, inUse := pool.Holder(w.want)
-			part, ok = ring.Range{First: w.want, Last: w.want}, !inUse && !pool.Reserved(w.want) && contains(owned, w.want)
-		} else if s.freeOfLocked(w.sp, w.from) >= pool.Available(owned) {
-			ok = false
-		}
-		if !ok {
-			s.counts.AsksUnmet++
-			return ring.Book{}, false, nil
-		}
-		s.counts.AsksMet++
-		b, err := r.Give(w.from, part)
-		return b, err == nil, err
-	})
-}
-
-func contains(rs []ring.Range, a uint32) bool {
-	return slices.ContainsFunc(rs, func(r ring.Range) bool { return r.Contains(a) })
-}
-
-// freeOfLocked estimates how much of its share a host has left, from what it shows of its use.
-func (s *Service) freeOfLocked(sp *space, id ident.HostID) uint64 {
-	owned := sp.ring.Owned(id)
-	if id == s.cfg.Self {
-		return sp.pool.Available(owned)
-	}
-	var n uint64
-	for _, r := range owned {
-		n += r.Size()
-	}
-	var used uint64
-	if sp.scope == 0 {
-		for index := range s.nets {
-			if contains(owned, index) {
-				used++
-			}
-		}
-	} else {
-		space := sp.ring.Space()
-		for _, a := range []uint32{space.First, space.First + 1, space.Last} {
-			if contains(owned, a) {
-				used++
-			}
-		}
-		for a := range s.scopes[sp.scope].holders {
-			if contains(owned, a) {
-				used++
-			}
-		}
-	}
-	return n - min(n, used)
-}
-
-type owner struct {
-	id         ident.HostID
-	size, free uint64
-	alive      bool
-}
-
-// ownersLocked returns the other owners, those that live first, with most left first.
-func (s *Service) ownersLocked(sp *space, alive []ident.HostID) []owner {
-	var out []owner
-	for _, sh := range sp.ring.Shares() {
-		if sh.Owner != s.cfg.Self {
-			out = append(out, owner{sh.Owner, sh.Size, s.freeOfLocked(sp, sh.Owner), slices.Contains(alive, sh.Owner)})
-		}
-	}
-	slices.SortStableFunc(out, func(a, b owner) int {
-		if a.alive != b.alive {
-			if a.alive {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Compare(b.free, a.free)
-	})
-	return out
-}
-
-// askWhenShort asks an owner for a part when this host has none, or little, left.
-func (s *Service) askWhenShort(sp *space, now time.Time) {
-	alive := s.cfg.Alive()
-	s.mu.Lock()
-	owned := sp.ring.Owned(s.cfg.Self)
-	var size uint64
-	for _, r := range owned {
-		size += r.Size()
-	}
-	free := sp.pool.Available(owned)
-	every := topUpEvery
-	if free == 0 {
-		every = askEvery
-	}
-	if !sp.joined || sp.left || free > size/8 || now.Sub(sp.asked) < every {
-		s.mu.Unlock()
-		return
-	}
-	sp.asked = now
-	to, ok := s.nextOwnerLocked(sp, alive)
-	s.mu.Unlock()
-	if ok {
-		s.ask(sp, to, 0)
-	}
-}
-
-// nextOwnerLocked goes round the living owners that have something left.
-func (s *Service) nextOwnerLocked(sp *space, alive []ident.HostID) (ident.HostID, bool) {
-	owners := slices.DeleteFunc(s.ownersLocked(sp, alive), func(o owner) bool { return !o.alive || o.free == 0 })
-	if len(owners) == 0 {
-		return ident.HostID{}, false
-	}
-	o := owners[sp.tries%len(owners)]
-	sp.tries++
-	return o.id, true
-}
-
-func (s *Service) ask(sp *space, to ident.HostID, want uint32) {
-	s.mu.Lock()
-	serial := sp.ring.Serial(s.cfg.Self)
-	s.mu.Unlock()
-	body, err := encodeAsk(sp.scope, sp.prefix, want, serial)
-	if err == nil {
-		err = s.cfg.Ask(to, body)
-	}
-	s.mu.Lock()
-	s.counts.AsksSent++
-	s.mu.Unlock()
-	if err != nil {
-		s.cfg.Log.Debug("ask for a share not sent", "range", sp.prefix, "host", to, "err", err)
-	}
 }
 
 // HostRemoved notes that a host is gone for good, by the cluster's policy (a majority); call it

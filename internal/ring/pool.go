@@ -176,9 +176,8 @@ func (p *Pool) Available(owned []Range) uint64 {
 	return n
 }
 
-// Spare returns the part that a host gives another that asks: the tail half of its largest free
-// run, or 1/64 of the space if that is more and the run has it; all of a run of one address.
-func (p *Pool) Spare(owned []Range, space Range) (Range, bool) {
+// Spare returns a part to give away: the tail of the largest free run, at most so many addresses.
+func (p *Pool) Spare(owned []Range, most uint64) (Range, bool) {
 	var best Range
 	found := false
 	for _, r := range p.Runs(owned) {
@@ -186,9 +185,9 @@ func (p *Pool) Spare(owned []Range, space Range) (Range, bool) {
 			best, found = r, true
 		}
 	}
-	if !found {
+	if !found || most == 0 {
 		return Range{}, false
 	}
-	n := min(best.Size(), max((best.Size()+1)/2, space.Size()/64))
+	n := min(best.Size(), most)
 	return Range{best.Last - uint32(n-1), best.Last}, true
 }

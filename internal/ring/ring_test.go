@@ -300,22 +300,24 @@ func TestPool(t *testing.T) {
 
 func TestSpare(t *testing.T) {
 	p := NewPool()
-	all := []Range{{0, 4095}}
-	if r, _ := p.Spare(all, all[0]); r != (Range{2048, 4095}) {
-		t.Fatalf("half: %v", r)
-	}
-	if r, _ := p.Spare([]Range{{0, 99}}, all[0]); r != (Range{36, 99}) {
-		t.Fatalf("1/64: %v", r)
-	}
-	if r, _ := p.Spare([]Range{{7, 7}}, all[0]); r != (Range{7, 7}) {
-		t.Fatalf("last: %v", r)
-	}
+	all := []Range{{0, 99}, {200, 4095}}
 	p.Restore("x", 2000)
-	if r, _ := p.Spare(all, all[0]); r.First <= 2000 || r.Last != 4095 {
-		t.Fatalf("around an address in use: %v", r)
-	}
-	full := []Range{{0, ^uint32(0)}}
-	if r, _ := NewPool().Spare(full, full[0]); r.Size() != 1<<31 {
-		t.Fatalf("whole space: %v", r)
+	for _, c := range []struct {
+		owned []Range
+		most  uint64
+		want  Range
+		ok    bool
+	}{
+		{all, 1000, Range{3096, 4095}, true},
+		{all, 1 << 32, Range{2001, 4095}, true}, // around an address in use
+		{[]Range{{7, 7}}, 1, Range{7, 7}, true},
+		{[]Range{{0, ^uint32(0)}}, 1 << 31, Range{1 << 31, ^uint32(0)}, true},
+		{all, 0, Range{}, false},
+		{nil, 1, Range{}, false},
+		{[]Range{{2000, 2000}}, 1, Range{}, false},
+	} {
+		if got, ok := p.Spare(c.owned, c.most); got != c.want || ok != c.ok {
+			t.Errorf("at most %d of %v: %v %v, want %v", c.most, c.owned, got, ok, c.want)
+		}
 	}
 }

@@ -222,7 +222,8 @@ func (s *sim) step() error {
 		if i == j || !h.up || s.cut[[2]int{j, i}] || o.gone {
 			return nil
 		}
-		part, ok := h.pool.Spare(h.ring.Owned(h.id), s.space)
+		owned := h.ring.Owned(h.id)
+		part, ok := h.pool.Spare(owned, (h.pool.Available(owned)+1)/2)
 		if !ok || len(h.ring.Giving(o.id)) > 0 {
 			return nil
 		}
