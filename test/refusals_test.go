@@ -108,6 +108,30 @@ func TestRangeOverlap(t *testing.T) {
 	h.Up("--range", "10.64.0.0/12") // wider routes, the default route among them, do not count
 }
 
+// TestRangeOverlapOfJoiner: a host whose route the cluster's range hides does not join: it is told, and keeps nothing; with
+// the route gone the same command joins.
+func TestRangeOverlapOfJoiner(t *testing.T) {
+	t.Parallel()
+	w := rig.New(t)
+	u := w.Cloud()
+	h1, h2 := u.Host("h1"), u.Host("h2")
+	h1.Up()
+	h2.MustExec("ip", "route", "add", "10.40.0.0/16", "via", "10.77.2.1")
+	p := h2.Launch(h1.Endpoint())
+	if code := p.Wait(15 * time.Second); code != 1 {
+		t.Errorf("weft up ended with code %d, want 1", code)
+	}
+	if all := strings.Join(p.Errors(), "\n"); !regexp.MustCompile(`10\.32\.0\.0/12 overlaps the route 10\.40\.0\.0/16.*take the route away.*--force`).MatchString(all) {
+		t.Errorf("weft up said\n%s", all)
+	}
+	if left := h2.Leftovers(); left != "" {
+		t.Errorf("the refused start left:\n%s", left)
+	}
+	h2.MustExec("ip", "route", "del", "10.40.0.0/16")
+	h2.Up(h1.Endpoint())
+	rig.AllKnowAll(t, 15*time.Second, h1, h2)
+}
+
 // TestWrongToken: a joiner with another secret is told so within seconds, founds nothing, and the member stays silent and
 // counts it.
 func TestWrongToken(t *testing.T) {

@@ -49,6 +49,7 @@ type System struct {
 	log     *slog.Logger
 	id      identity
 	started time.Time
+	joining bool // nothing of the cluster was known when this run began
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -124,7 +125,7 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	s.dir.SetOwner(keys.ID())
 	founding := id.Founding
 	if founding {
-		if err := s.checkRange(cfg.Range); err != nil {
+		if err := s.checkRange(cfg.Range, "choose another with --range"); err != nil {
 			return err
 		}
 	}
@@ -202,6 +203,10 @@ func (s *System) build(keys ident.Keys) (err error) {
 	tables, err := s.recallTables(keys)
 	if err != nil {
 		return err
+	}
+	s.joining = true
+	for range tables.All(state.Cluster, keyCluster) {
+		s.joining = false
 	}
 	if s.underlay, err = newUnderlay(s.ctx, s.log); err != nil {
 		return err

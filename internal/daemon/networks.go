@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/guard"
@@ -85,13 +86,37 @@ func (s *System) readDefinitions() {
 		}
 	})
 	s.mu.Lock()
-	if cluster != nil && s.cluster == nil {
+	met := cluster != nil && s.cluster == nil
+	if met {
 		s.cluster = cluster
 		s.log.Info("cluster known", "range", cluster.Range, "range6", cluster.ULA, "mtu", cluster.MTU)
 	}
 	s.defs = defs
 	s.mu.Unlock()
+	if met && s.joining {
+		if err := s.checkRange(cluster.Range, "take the route away"); err != nil {
+			s.turnBack(fmt.Errorf("the cluster's %w", err))
+			return
+		}
+	}
 	s.retryNetworks()
+}
+
+// turnBack ends a first start that found out too late why it should not have begun: the cluster hears
+// that this host left, and its state directory is emptied.
+func (s *System) turnBack(cause error) {
+	if err := s.mesh.Quit(); err != nil {
+		s.log.Error("leaving not told", "err", err)
+	}
+	s.mu.Lock()
+	s.wipe = true
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
+	defer cancel()
+	if err := s.mesh.Leave(ctx); err != nil {
+		s.log.Debug("goodbye not heard by all", "err", err)
+	}
+	s.reject(cause)
 }
 
 // merge adds one host's copy. Copies of the same name with other subnets (created twice unseen)
@@ -216,7 +241,7 @@ func (s *System) takeUpHeld(ctx context.Context, name string) (*network, error) 
 		return nil, api.Errorf(api.CodeUnavailable, "the cluster's addresses have not arrived yet")
 	}
 	for _, sub := range d.subnets {
-		if err := s.checkRange(sub); err != nil {
+		if err := s.checkRange(sub, "take the route away"); err != nil {
 			return nil, err
 		}
 	}
@@ -382,7 +407,7 @@ func (s *System) subnetsFor(ctx context.Context, rec *networkRecord, r api.Netwo
 		if err != nil {
 			return err
 		}
-		if err := s.checkRange(p); err != nil {
+		if err := s.checkRange(p, "choose another with --subnet"); err != nil {
 			return err
 		}
 		rec.Subnet, rec.Explicit = p, true
@@ -471,8 +496,8 @@ func (s *System) giveUp(name string) error {
 	return errors.Join(s.cast.RemoveNetwork(n.vni), s.mesh.Publish(0, nil, []string{keyNetwork + name}))
 }
 
-// checkRange refuses addresses that a route of the host leads elsewhere.
-func (s *System) checkRange(p netip.Prefix) error {
+// checkRange refuses addresses that a route of the host leads elsewhere; fix is what to do about it.
+func (s *System) checkRange(p netip.Prefix, fix string) error {
 	if s.cfg.Force {
 		return nil
 	}
@@ -481,7 +506,7 @@ func (s *System) checkRange(p netip.Prefix) error {
 		return err
 	}
 	if err := ipam.CheckRange(p, routes); err != nil {
-		return api.Errorf(api.CodeConflict, "%w", err)
+		return api.Errorf(api.CodeConflict, "%w; %s, or use --force if nothing here needs that route", err, fix)
 	}
 	return nil
 }

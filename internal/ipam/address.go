@@ -54,7 +54,7 @@ func CheckSubnet(p netip.Prefix) error {
 func CheckRange(r netip.Prefix, routes []netip.Prefix) error {
 	for _, route := range routes {
 		if route.IsValid() && route.Bits() >= r.Bits() && r.Overlaps(route) {
-			return fmt.Errorf("range %s overlaps the route %s of this host; choose another with --range, or use --force if nothing here needs that route", r, route)
+			return fmt.Errorf("range %s overlaps the route %s of this host", r, route)
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"bytes"
+	"errors"
 	"context"
 	"fmt"
 	"log/slog"
@@ -38,14 +39,19 @@ func (n *node) gaveUp() error { n.mu.Lock(); defer n.mu.Unlock(); return n.rejec
 type disk struct {
 	mu          sync.Mutex
 	own, others []byte
+	fail        error // of SaveOwn
 }
 
 func (d *disk) SaveOwn(b []byte) error {
 	d.mu.Lock()
-	d.own = bytes.Clone(b)
-	d.mu.Unlock()
-	return nil
+	defer d.mu.Unlock()
+	if d.fail == nil {
+		d.own = bytes.Clone(b)
+	}
+	return d.fail
 }
+
+func (d *disk) failWith(err error) { d.mu.Lock(); d.fail = err; d.mu.Unlock() }
 
 func (d *disk) SaveOthers(b []byte) error {
 	d.mu.Lock()
@@ -338,6 +344,28 @@ func TestHostThatLeft(t *testing.T) {
 	_ = c.Close()
 	startNode(t, options{name: "c", token: token, seeds: []string{a.addr()}})
 	eventually(t, 5*time.Second, "only the new c is listed", func() bool { return slices.Equal(states("c"), []string{"alive"}) })
+}
+
+// TestFullDisk: what cannot be written is refused and reaches nobody; with room again all goes on.
+func TestFullDisk(t *testing.T) {
+	a, b, _, _ := trio(t)
+	full := errors.New("no space left on device")
+	a.disk.failWith(full)
+	if err := a.Publish(0, map[string][]byte{"lost": []byte("1")}, nil); !errors.Is(err, full) {
+		t.Fatalf("publish: %v", err)
+	}
+	a.disk.failWith(nil)
+	if err := a.Publish(0, map[string][]byte{"kept": []byte("2")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	of := func(key string) (v []byte) {
+		_ = b.View(func(tb *state.Tables) { v, _ = tb.Get(a.self, 0, key) })
+		return v
+	}
+	eventually(t, 5*time.Second, "b has what was kept", func() bool { return of("kept") != nil })
+	if of("lost") != nil {
+		t.Error("b has what was never on disk")
+	}
 }
 
 func TestRotatedTokenKeepsOldHosts(t *testing.T) {

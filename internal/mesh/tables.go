@@ -19,12 +19,14 @@ func (m *Mesh) publish(scope state.Scope, puts map[string][]byte, dels []string)
 	changes := make([]state.Change, 0, len(puts)+len(dels))
 	for _, k := range slices.Sorted(maps.Keys(puts)) {
 		if err := m.cfg.Tables.Put(scope, k, puts[k]); err != nil {
+			m.cfg.Tables.Discard()
 			return err
 		}
 		changes = append(changes, state.Change{Writer: m.self, Scope: scope, Key: k, Value: puts[k]})
 	}
 	for _, k := range dels {
 		if err := m.cfg.Tables.Delete(scope, k); err != nil {
+			m.cfg.Tables.Discard()
 			return err
 		}
 		changes = append(changes, state.Change{Writer: m.self, Scope: scope, Key: k, Gone: true})
@@ -33,12 +35,12 @@ func (m *Mesh) publish(scope state.Scope, puts map[string][]byte, dels []string)
 }
 
 func (m *Mesh) commit(changes []state.Change) error {
-	blocks := m.cfg.Tables.Commit()
+	blocks, err := m.cfg.Tables.Commit(m.cfg.Persist.SaveOwn)
+	if err != nil {
+		return fmt.Errorf("own state not on disk, so not published: %w", err)
+	}
 	if len(blocks) == 0 {
 		return nil
-	}
-	if err := m.cfg.Persist.SaveOwn(m.cfg.Tables.ExportOwn()); err != nil {
-		return fmt.Errorf("own state not on disk, so not published: %w", err)
 	}
 	now := time.Now()
 	m.sendState(m.sync.Published(now, blocks))
@@ -283,13 +285,18 @@ func (m *Mesh) publishSelf(now time.Time, first bool) error {
 	if reflect.DeepEqual(rec, m.published) {
 		return nil
 	}
-	m.published = rec
 	puts := map[string][]byte{keyHost: encode(rec)}
 	if first && m.cfg.Founder && m.secretVer == 0 {
 		puts[keyAdmit+m.self.String()] = m.cfg.Keys.Card().Bytes()
 		puts[keyToken] = encode(tokenRecord{Version: 1, Secret: m.cfg.Token[:]})
 	}
-	return m.publish(0, puts, nil)
+	was := m.published
+	m.published = rec // following the change finds it
+	err := m.publish(0, puts, nil)
+	if err != nil {
+		m.published = was // once more, a second later
+	}
+	return err
 }
 
 // observedEndpoints returns how others see us, most often named first, at most three.

@@ -83,25 +83,79 @@ func (t *Tables) fits(sc *scope) bool {
 
 // Pending reports whether a Commit would make blocks (or, rarely, only find that what is staged is no change).
 func (t *Tables) Pending() bool {
-	for _, sc := range t.scopes {
-		own := sc.tables[t.self]
-		if len(sc.staged) > 0 || sc.withdraw || own != nil && own.rewrite {
-			return true
-		}
-	}
-	return false
+	return len(t.scopesWhere(t.pending)) > 0
 }
 
-// Commit signs what is staged and applies it to our own tables. The blocks must be on disk (ExportOwn) before they
-// are published: a version that was seen by anyone is never used again. What a restarted host was known to have said
-// before is the caller's to fetch first, see Sync.Behind; what comes to light later is put right by putting all our
-// entries again, above every version seen.
-func (t *Tables) Commit() []Block {
+func (t *Tables) pending(sc *scope) bool {
+	own := sc.tables[t.self]
+	return len(sc.staged) > 0 || sc.withdraw || own != nil && own.rewrite
+}
+
+// Commit signs what is staged, applies it to our own tables and has them put on disk: save gets what ExportOwn
+// returns. When save fails nothing has happened, except that what was staged by Put and Delete is forgotten. The blocks
+// are published only after that: a version that was seen by anyone is never used again. What a restarted host was
+// known to have said before is the caller's to fetch first, see Sync.Behind; what comes to light later is put right by
+// putting all our entries again, above every version seen.
+func (t *Tables) Commit(save func(own []byte) error) ([]Block, error) {
 	var out []Block
-	for _, s := range t.scopesWhere(func(*scope) bool { return true }) {
+	var before []snapshot
+	for _, s := range t.scopesWhere(t.pending) {
+		before = append(before, t.snapshot(s))
 		out = append(out, t.commit(s)...)
 	}
+	if len(out) == 0 {
+		return nil, nil
+	}
+	if err := save(t.ExportOwn()); err != nil {
+		for _, b := range before {
+			t.restore(b)
+		}
+		return nil, err
+	}
+	return out, nil
+}
+
+// Discard forgets what is staged by Put and Delete.
+func (t *Tables) Discard() {
+	for _, sc := range t.scopes {
+		sc.staged, sc.stagedBytes = nil, 0
+	}
+}
+
+// snapshot is our own table of a scope before a commit.
+type snapshot struct {
+	scope    Scope
+	own      *table // nil: there was none
+	withdraw bool
+}
+
+func (t *Tables) snapshot(s Scope) snapshot {
+	sc := t.scopes[s]
+	out := snapshot{scope: s, withdraw: sc.withdraw}
+	if own := sc.tables[t.self]; own != nil {
+		c := *own
+		c.entries, c.blocks = maps.Clone(own.entries), slices.Clone(own.blocks)
+		out.own = &c
+	}
 	return out
+}
+
+func (t *Tables) restore(b snapshot) {
+	sc := t.scopes[b.scope]
+	sc.withdraw = b.withdraw
+	now := sc.tables[t.self]
+	switch {
+	case now == nil:
+	case b.own == nil:
+		t.total -= now.held
+		sc.sum -= now.term
+		delete(sc.tables, t.self)
+	default:
+		t.total += b.own.held - now.held
+		b.own.term = now.term // what the sum has of it
+		sc.tables[t.self] = b.own
+		t.refresh(b.own)
+	}
 }
 
 func (t *Tables) commit(s Scope) []Block {

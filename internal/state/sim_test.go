@@ -179,7 +179,7 @@ func (nd *simNode) note(changes []Change) {
 
 // commit writes what is staged to the disk, then publishes it.
 func (s *simNet) commit(nd *simNode) {
-	blocks := nd.tables.Commit()
+	blocks := commit(nd.tables)
 	nd.disk = nd.tables.ExportOwn()
 	s.send(nd, nd.sync.Published(s.now, blocks))
 }

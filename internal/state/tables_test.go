@@ -49,6 +49,12 @@ func apply(t testing.TB, tb *Tables, blocks []Block) string {
 	return strings.Join(out, " ")
 }
 
+// commit is Commit to a disk that never fails.
+func commit(tb *Tables) []Block {
+	blocks, _ := tb.Commit(func([]byte) error { return nil })
+	return blocks
+}
+
 func TestCommitAndApply(t *testing.T) {
 	a, b := newTables(t, 1), newTables(t, 2)
 	put(t, a, Cluster, "x", "1")
@@ -56,18 +62,18 @@ func TestCommitAndApply(t *testing.T) {
 	if _, ok := a.Get(a.Self(), Cluster, "x"); ok {
 		t.Error("staged, and shown")
 	}
-	if got := apply(t, b, a.Commit()); got != "x=1 y=2" {
+	if got := apply(t, b, commit(a)); got != "x=1 y=2" {
 		t.Errorf("changes %q", got)
 	}
 	put(t, a, Cluster, "x", "1")
-	if !a.Pending() || a.Commit() != nil || a.Pending() {
+	if !a.Pending() || commit(a) != nil || a.Pending() {
 		t.Error("the same value is no change")
 	}
 	if err := errors.Join(a.Delete(Cluster, "y"), a.Delete(Cluster, "never")); err != nil {
 		t.Fatal(err)
 	}
 	put(t, a, Cluster, "x", "3")
-	blocks := a.Commit()
+	blocks := commit(a)
 	if got := apply(t, b, blocks); got != "x=3 -y" {
 		t.Errorf("changes %q", got)
 	}
@@ -93,7 +99,7 @@ func TestReleaseAndHoldAgain(t *testing.T) {
 	}
 	put(t, a, vni, "old", "1")
 	put(t, a, vni, "kept", "2")
-	apply(t, b, a.Commit())
+	apply(t, b, commit(a))
 	put(t, a, vni, "dropped", "3")
 	a.Release(vni)
 	if err := a.Hold(vni); err != nil {
@@ -101,11 +107,11 @@ func TestReleaseAndHoldAgain(t *testing.T) {
 	}
 	put(t, a, vni, "kept", "2")
 	put(t, a, vni, "new", "4")
-	if got := apply(t, b, a.Commit()); got != "new=4 -old" {
+	if got := apply(t, b, commit(a)); got != "new=4 -old" {
 		t.Errorf("changes %q", got)
 	}
 	a.Release(vni)
-	blocks := a.Commit()
+	blocks := commit(a)
 	if got := apply(t, b, blocks); len(blocks) != 1 || (got != "-kept -new" && got != "-new -kept") {
 		t.Errorf("%d blocks, changes %q", len(blocks), got)
 	}
@@ -122,7 +128,7 @@ func TestRefusedBlocks(t *testing.T) {
 	var blocks []Block
 	for i := range 3 {
 		put(t, a, Cluster, "k", fmt.Sprint(i))
-		blocks = append(blocks, a.Commit()...)
+		blocks = append(blocks, commit(a)...)
 	}
 	stranger := testKeys(t, 9)
 	fresh := func() *Tables {
@@ -198,18 +204,18 @@ func TestPutLimits(t *testing.T) {
 	}
 	put(t, a, Cluster, strings.Repeat("k", MaxKey), strings.Repeat("v", MaxValue))
 	b := newTables(t, 2)
-	apply(t, b, a.Commit())
+	apply(t, b, commit(a))
 	for i := 1; i < MaxEntries; i++ {
 		put(t, a, Cluster, fmt.Sprint(i), "")
 		if i%1000 == 0 {
-			apply(t, b, a.Commit())
+			apply(t, b, commit(a))
 		}
 	}
 	if err := a.Put(Cluster, "one more", nil); !errors.Is(err, ErrFull) {
 		t.Errorf("entries: %v", err)
 	}
 	put(t, a, Cluster, "1", "an old key still changes")
-	apply(t, b, a.Commit())
+	apply(t, b, commit(a))
 	if a.scopes[Cluster].sum != b.scopes[Cluster].sum {
 		t.Error("not equal")
 	}
@@ -220,7 +226,7 @@ func TestPutLimits(t *testing.T) {
 	if err := c.Put(Cluster, "one more", make([]byte, MaxValue)); !errors.Is(err, ErrFull) {
 		t.Errorf("bytes: %v", err)
 	}
-	apply(t, b, c.Commit())
+	apply(t, b, commit(c))
 	for s := range Scope(MaxScopes + 1) {
 		if err := c.Hold(s); (err != nil) != (s >= MaxScopes) {
 			t.Fatalf("hold %d: %v", s, err)
@@ -262,7 +268,7 @@ func TestCleaning(t *testing.T) {
 		want[k] = strings.Repeat("s", 40)
 		put(t, a, Cluster, k, want[k])
 	}
-	apply(t, live, a.Commit())
+	apply(t, live, commit(a))
 	catchUp := func() {
 		proof, rest := live.table(a.Self(), Cluster).missing(late.Version(a.Self(), Cluster))
 		if proof != nil {
@@ -292,7 +298,7 @@ func TestCleaning(t *testing.T) {
 			n++
 		}
 		put(t, a, Cluster, "static/7", want["static/7"]) // no change, and yet it must survive the cleaning
-		for _, b := range a.Commit() {
+		for _, b := range commit(a) {
 			changes, err := live.Apply(b)
 			if err != nil {
 				t.Fatal(err)
@@ -329,7 +335,7 @@ func TestCleaning(t *testing.T) {
 		t.Errorf("the same again from a cache: %v, pending %v", err, back.Pending())
 	}
 	put(t, back, Cluster, "after", "restart")
-	if got := apply(t, live, back.Commit()); got != "after=restart" {
+	if got := apply(t, live, commit(back)); got != "after=restart" {
 		t.Errorf("after a restart %q", got)
 	}
 }
@@ -365,7 +371,7 @@ func checkTable(t *testing.T, tb *Tables, writer ident.HostID, want map[string]s
 func TestImportDamaged(t *testing.T) {
 	a := newTables(t, 1)
 	put(t, a, Cluster, "k", "v")
-	a.Commit()
+	commit(a)
 	good := a.ExportOwn()
 	for n := range good {
 		if err := newTables(t, 2).Import(bytes.Clone(good[:n])); n != 1 && !errors.Is(err, ErrMalformed) {
@@ -416,7 +422,7 @@ func FuzzInput(f *testing.F) {
 	f.Add(appendBlock(newAnswer(0, 3), &bl))
 	f.Add(appendBlock(newAnswer(blocksEvidence, 0), &bl))
 	s.put(a, Cluster, "a", "b")
-	a.tables.Commit()
+	commit(a.tables)
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		a.sync.PeerUp(s.now, b.id)
 		out, _, _ := a.sync.Input(s.now, b.id, msg)
@@ -438,7 +444,7 @@ func FuzzInput(f *testing.F) {
 func FuzzImport(f *testing.F) {
 	a := newTables(f, 1)
 	put(f, a, Cluster, "k", "v")
-	a.Commit()
+	commit(a)
 	f.Add(a.ExportOwn())
 	f.Add([]byte{exportFormat, 0, 0, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) { _ = newTables(t, 2).Import(b) })
@@ -449,7 +455,7 @@ func BenchmarkApply(b *testing.B) {
 	var blocks []Block
 	for i := range 1000 {
 		put(b, a, Cluster, fmt.Sprintf("member/%d", i%100), fmt.Sprint("239.1.2.3 ", i))
-		blocks = append(blocks, a.Commit()...)
+		blocks = append(blocks, commit(a)...)
 	}
 	b.ReportAllocs()
 	var tb *Tables
@@ -468,11 +474,11 @@ func BenchmarkCommit(b *testing.B) {
 	for i := range 500 {
 		put(b, a, Cluster, fmt.Sprintf("static/%d", i), "10.32.0.1 02:00:00:00:00:01")
 	}
-	a.Commit()
+	commit(a)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		put(b, a, Cluster, "member/1", fmt.Sprint(i))
-		if len(a.Commit()) == 0 {
+		if len(commit(a)) == 0 {
 			b.Fatal("nothing")
 		}
 	}
@@ -482,7 +488,7 @@ func BenchmarkCommit(b *testing.B) {
 func BenchmarkRepeat(b *testing.B) {
 	a, c := newTables(b, 1), newTables(b, 2)
 	put(b, a, Cluster, "k", "v")
-	blocks := a.Commit()
+	blocks := commit(a)
 	apply(b, c, blocks)
 	if n := testing.AllocsPerRun(100, func() { _, _ = c.Apply(blocks[0]) }); n != 0 {
 		b.Fatalf("%v allocations", n)
@@ -492,5 +498,47 @@ func BenchmarkRepeat(b *testing.B) {
 		if _, err := c.Apply(blocks[0]); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestCommitNotSaved: what could not be put on disk has not happened, whatever the commit was about.
+func TestCommitNotSaved(t *testing.T) {
+	full := errors.New("disk full")
+	for name, stage := range map[string]func(t *testing.T, a *Tables){
+		"first in a scope": func(t *testing.T, a *Tables) { _ = a.Hold(7); put(t, a, 7, "x", "1") },
+		"another":          func(t *testing.T, a *Tables) { put(t, a, Cluster, "x", "2") },
+		"withdrawn":        func(_ *testing.T, a *Tables) { a.Release(5) },
+		"over a cleaned log": func(t *testing.T, a *Tables) {
+			for i := range 4000 {
+				put(t, a, Cluster, "x", fmt.Sprint(i))
+				commit(a)
+			}
+			put(t, a, Cluster, "x", "last")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := newTables(t, 1), newTables(t, 2)
+			_, _, _ = a.Hold(5), b.Hold(5), b.Hold(7)
+			put(t, a, Cluster, "x", "1")
+			put(t, a, 5, "y", "1")
+			first := commit(a)
+			stage(t, a)
+			before, sums, size := a.ExportOwn(), [3]uint64{a.scopes[Cluster].sum, a.scopes[5].sum}, a.total
+			if blocks, err := a.Commit(func([]byte) error { return full }); !errors.Is(err, full) || blocks != nil {
+				t.Fatalf("%d blocks, %v", len(blocks), err)
+			}
+			if after := [3]uint64{a.scopes[Cluster].sum, a.scopes[5].sum}; !bytes.Equal(before, a.ExportOwn()) || after != sums || a.total != size {
+				t.Errorf("not as before: %d bytes, were %d; sums %v, were %v", a.total, size, after, sums)
+			}
+			if name != "over a cleaned log" {
+				apply(t, b, first)
+			} else if err := b.Import(before); err != nil {
+				t.Fatal(err)
+			}
+			put(t, a, Cluster, "z", "3")
+			if got := apply(t, b, commit(a)); !strings.Contains(got, "z=3") || strings.Contains(got, "x=") || strings.Contains(got, "-y") != (name == "withdrawn") {
+				t.Errorf("changes %q", got)
+			}
+		})
 	}
 }
