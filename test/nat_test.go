@@ -80,6 +80,7 @@ func TestRelayAndBackToDirect(t *testing.T) {
 	if l.Via != "h1" || l.Reason == "" {
 		t.Errorf("relayed via %q because %q, want h1 and a reason", l.Via, l.Reason)
 	}
+	rig.AwaitPath(t, 15*time.Second, h[2], h[1], "relayed")
 	converse(t, "239.6.6.6", agents...)
 	c := u.Capture(h[0])
 	agents[1].do("send %s secret-on-the-relay 600", agents[2].ip4())

@@ -15,6 +15,9 @@ import (
 func TestPartitionAllocations(t *testing.T) {
 	t.Parallel()
 	u, h := cloud(t, 4)
+	for _, host := range h {
+		awaitShare(t, host)
+	}
 	heal := u.Partition(h[:2], h[2:])
 	began := time.Now()
 	var all []*agent
@@ -68,6 +71,25 @@ func TestPartitionAllocations(t *testing.T) {
 		}
 	}
 	converse(t, "239.3.3.3", all[0], all[3])
+}
+
+// awaitShare waits until a host has addresses of the network weft to give.
+func awaitShare(t *testing.T, at *rig.Host) {
+	t.Helper()
+	rig.Eventually(t, 5*time.Second, func() error {
+		var out struct {
+			IPAM []struct{ Network, Owner string } `json:"ipam"`
+		}
+		if err := at.JSON(&out, "ipam"); err != nil {
+			return err
+		}
+		for _, r := range out.IPAM {
+			if r.Network == "weft" && r.Owner == at.Name {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s has no addresses", at.Name)
+	})
 }
 
 // addresses is a host's view of who has which address, one a line.

@@ -23,7 +23,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -222,8 +221,7 @@ func (e *Engine) removeLocked(nw *network) error {
 	e.down.tell(ringChange{remove: e.ring.forgetNetwork(nw.vni)})
 	nw.drops.moveTo(&e.drops)
 	e.cfg.Counters.Forget(nw.vni)
-	// Whoever removed the network's bridge has closed its uplink already.
-	if err := nw.dev.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+	if err := nw.dev.Close(); err != nil {
 		return fmt.Errorf("cast: remove VNI %d: %w", nw.vni, err)
 	}
 	return nil

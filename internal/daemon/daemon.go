@@ -65,6 +65,7 @@ type System struct {
 	underlay *underlay
 
 	taking    sync.Mutex // networks are taken up and removed one at a time
+	cleaned   bool       // guarded by taking: no network is taken up any more
 	attaching keyedLocks
 
 	mu       sync.Mutex // guards all down to the line
@@ -450,23 +451,40 @@ func (s *System) down(ctx context.Context, d api.Down) error {
 		}
 	}
 	var errs []error
-	if d.Clean || d.Leave {
-		_, err := s.vnet.Clean()
-		errs = append(errs, err, s.guard.remove())
-	}
 	if d.Leave {
-		errs = append(errs, s.mesh.Quit())
-		s.mu.Lock()
-		s.wipe = true
-		s.mu.Unlock()
+		errs = append(errs, s.quit())
 	}
 	lctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if err := s.mesh.Leave(lctx); err != nil {
 		s.log.Debug("goodbye not heard by all", "err", err)
 	}
+	if d.Clean || d.Leave {
+		errs = append(errs, s.clean())
+	}
 	time.AfterFunc(100*time.Millisecond, s.cancel) // after the answer
 	return errors.Join(errs...)
+}
+
+// quit tells the cluster that this host left for good; the end of the run empties the state directory.
+func (s *System) quit() error {
+	s.mu.Lock()
+	s.wipe = true
+	s.mu.Unlock()
+	return s.mesh.Quit()
+}
+
+// clean takes networks, attachments and packet filter off this host. Nothing comes up again in this run.
+func (s *System) clean() error {
+	s.taking.Lock()
+	defer s.taking.Unlock()
+	s.cleaned = true
+	s.mu.Lock()
+	clear(s.networks)
+	s.mu.Unlock()
+	err := s.cast.Close() // it would report every device that goes
+	_, cleaned := s.vnet.Clean()
+	return errors.Join(err, cleaned, s.guard.remove())
 }
 
 func (s *System) stop() {

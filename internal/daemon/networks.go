@@ -105,16 +105,16 @@ func (s *System) readDefinitions() {
 // turnBack ends a first start that found out too late why it should not have begun: the cluster hears
 // that this host left, and its state directory is emptied.
 func (s *System) turnBack(cause error) {
-	if err := s.mesh.Quit(); err != nil {
+	if err := s.quit(); err != nil {
 		s.log.Error("leaving not told", "err", err)
 	}
-	s.mu.Lock()
-	s.wipe = true
-	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
 	defer cancel()
 	if err := s.mesh.Leave(ctx); err != nil {
 		s.log.Debug("goodbye not heard by all", "err", err)
+	}
+	if err := s.clean(); err != nil {
+		s.log.Error("not all removed", "err", err)
 	}
 	s.reject(cause)
 }
@@ -151,7 +151,7 @@ func (s *System) retryNetworks() {
 	defer s.taking.Unlock()
 	_, _, ready := s.ipam.Space()
 	s.mu.Lock()
-	ready = ready && s.cluster != nil
+	ready = ready && s.cluster != nil && !s.cleaned
 	var missing []*definition
 	for name, d := range s.defs {
 		if _, have := s.networks[d.rec.VNI]; !have && (name == defaultNetwork || slices.Contains(d.hosts, s.mesh.Self())) {
@@ -228,6 +228,8 @@ func (s *System) takeUpHeld(ctx context.Context, name string) (*network, error) 
 	}
 	s.mu.Unlock()
 	switch {
+	case s.cleaned:
+		return nil, api.Errorf(api.CodeUnavailable, "this host is going down")
 	case have != nil:
 		return have, nil
 	case d == nil:

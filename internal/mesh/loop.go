@@ -24,6 +24,7 @@ const (
 	saveEvery   = 5 * time.Second
 	selfEvery   = time.Second // own record: endpoints may have changed
 	rejoinEvery = 2 * time.Second
+	rejoinSoon  = 200 * time.Millisecond // after one that failed
 	relayHope   = 5 * time.Second
 	moveEvery   = time.Second // others' word for where we are: how often it may cost anything
 
@@ -358,8 +359,7 @@ func (m *Mesh) rejoin(now time.Time) {
 		}
 	}
 	if len(lost) > 0 {
-		m.lastJoin = now
-		m.joinMembers(lost[rand.IntN(len(lost))])
+		m.joinMembers(now, lost[rand.IntN(len(lost))])
 	}
 }
 
@@ -379,8 +379,7 @@ func (m *Mesh) setLive(id ident.HostID, l liveness) {
 func (m *Mesh) peerUp(now time.Time, h *host) {
 	m.sendState(m.sync.PeerUp(now, h.id))
 	if h.live != liveAlive {
-		m.lastJoin = now
-		m.joinMembers(h.id)
+		m.joinMembers(now, h.id)
 	}
 	for _, o := range m.hosts { // a new relay, perhaps, to one that was long out of reach
 		if !o.up && now.Sub(o.link.Since()) > relayHope {

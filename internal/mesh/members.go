@@ -40,12 +40,18 @@ func (m *Mesh) startMembers() error {
 	return nil
 }
 
-// joinMembers merges our member list with that of a host we have a path to.
-func (m *Mesh) joinMembers(id ident.HostID) {
+// joinMembers merges our member list with that of a host we have a path to. What fails is tried again
+// soon: the host may have heard of us a moment later than we of it.
+func (m *Mesh) joinMembers(now time.Time, id ident.HostID) {
+	m.lastJoin = now
+	if m.dirStale { // the stream must find the host
+		m.list()
+	}
 	m.done.Go(func() {
 		node := id.String() + "/" + net.JoinHostPort(id.Addr().String(), "1")
 		if _, err := m.members.Join([]string{node}); err != nil && m.ctx.Err() == nil {
 			m.log.Debug("membership join failed", "host", id.Short(), "err", err)
+			_ = m.do(func() { m.lastJoin = now.Add(rejoinSoon - rejoinEvery) })
 		}
 	})
 }

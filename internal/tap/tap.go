@@ -24,6 +24,6 @@ type Device interface {
 	Write(bufs [][]byte) (n int, err error)
 	// Refused counts the frames that Write skipped.
 	Refused() uint64
-	// Close removes the interface and ends a blocked Read.
+	// Close removes the interface and ends a blocked Read; a second Close does nothing.
 	Close() error
 }

@@ -114,7 +114,9 @@ func (d *device) Write(bufs [][]byte) (int, error) {
 }
 
 func (d *device) Close() error {
-	d.closed.Store(true)
+	if d.closed.Swap(true) {
+		return nil
+	}
 	if err := d.file.Close(); err != nil {
 		return d.wrap("close", err)
 	}
