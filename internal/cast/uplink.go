@@ -155,7 +155,7 @@ func (u *uplink) plain(i, off int) []byte {
 
 // toOne seals a frame for one host under the session of the link.
 func (u *uplink) toOne(p *link.Peer, i, n int) (copies int) {
-	path := p.Path()
+	path := p.Use()
 	if path == nil {
 		u.nw.drops.count(dropNoPath)
 		return 0
@@ -184,7 +184,7 @@ func (u *uplink) toMany(to []*link.Peer, i, n int) (copies int) {
 	u.paths = u.paths[:0]
 	payload := wire.MaxDatagram
 	for _, p := range to {
-		path := p.Path()
+		path := p.Use()
 		if path == nil {
 			u.nw.drops.count(dropNoPath)
 			continue

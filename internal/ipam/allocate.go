@@ -158,6 +158,7 @@ func (s *Service) waitForShare(ctx context.Context, sp *space, want uint32) erro
 	s.mu.Lock()
 	changed := sp.changed
 	to, ok := s.nextOwnerLocked(sp, alive, 1)
+	sp.tries++
 	if want != 0 {
 		to, ok = sp.ring.Owner(want)
 		ok = ok && to != s.cfg.Self && slices.Contains(alive, to)

@@ -29,7 +29,8 @@ const (
 	maxPerScope   = 8       // subnets of one network
 	maxHolders    = 1 << 17 // addresses of other hosts known in one network
 	maxAsks       = 1024    // asks waiting to be answered
-	tickEvery     = 250 * time.Millisecond
+	tickEvery     = 250 * time.Millisecond // while a space is short of addresses
+	tickQuiet     = 2 * time.Second
 	askEvery      = 500 * time.Millisecond // the next owner is asked when the last has not given
 	topUpEvery    = 5 * time.Second        // asks of a host that has some left
 	conflictAfter = 30 * time.Second       // a claim of another host must stand so long to be shown
@@ -175,10 +176,14 @@ func (s *Service) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.running = true
 	s.mu.Unlock()
-	t := time.NewTicker(tickEvery)
+	t := time.NewTimer(tickEvery)
 	defer t.Stop()
 	for {
-		s.tick(time.Now())
+		if short := s.tick(time.Now()); short {
+			t.Reset(tickEvery)
+		} else {
+			t.Reset(tickQuiet)
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

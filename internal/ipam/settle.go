@@ -10,8 +10,8 @@ import (
 	"github.com/weft-net/weft/internal/ring"
 )
 
-// tick does what is due: settle, answer asks, ask, look for conflicts.
-func (s *Service) tick(now time.Time) {
+// tick does what is due: settle, answer asks, ask, look for conflicts. short says that this host needs more.
+func (s *Service) tick(now time.Time) (short bool) {
 	s.mu.Lock()
 	var all []*space
 	for _, sc := range s.scopes {
@@ -22,7 +22,7 @@ func (s *Service) tick(now time.Time) {
 	barred := s.barred
 	s.mu.Unlock()
 	if barred {
-		return
+		return false
 	}
 	for _, sp := range all {
 		if err := s.settle(sp); err != nil {
@@ -36,10 +36,11 @@ func (s *Service) tick(now time.Time) {
 	}
 	for _, sp := range all {
 		s.succeed(sp, now)
-		s.askWhenShort(sp, now)
+		short = s.askWhenShort(sp, now) || short
 		s.returnLate(sp)
 		s.watchConflicts(sp, now)
 	}
+	return short
 }
 
 func (s *Service) settle(sp *space) error {

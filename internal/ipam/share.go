@@ -152,8 +152,8 @@ func (s *Service) ownersLocked(sp *space, alive []ident.HostID) []owner {
 	return out
 }
 
-// askWhenShort asks an owner for a part when this host has none, or little, left.
-func (s *Service) askWhenShort(sp *space, now time.Time) {
+// askWhenShort asks an owner for a part when this host has none, or little, left, and somebody has more.
+func (s *Service) askWhenShort(sp *space, now time.Time) (short bool) {
 	alive := s.cfg.Alive()
 	s.mu.Lock()
 	owned := sp.ring.Owned(s.cfg.Self)
@@ -166,16 +166,21 @@ func (s *Service) askWhenShort(sp *space, now time.Time) {
 	if free == 0 {
 		every = askEvery
 	}
-	if !sp.joined || sp.left || free > size/8 || now.Sub(sp.asked) < every {
+	if !sp.joined || sp.left || free > size/8 {
 		s.mu.Unlock()
-		return
+		return false
 	}
-	sp.asked = now
 	to, ok := s.nextOwnerLocked(sp, alive, free+2)
+	due := ok && now.Sub(sp.asked) >= every
+	if due {
+		sp.asked = now
+		sp.tries++
+	}
 	s.mu.Unlock()
-	if ok {
+	if due {
 		s.ask(sp, to, 0, false)
 	}
+	return ok
 }
 
 // nextOwnerLocked goes round the living owners that have at least so many addresses left.
@@ -184,9 +189,7 @@ func (s *Service) nextOwnerLocked(sp *space, alive []ident.HostID, least uint64)
 	if len(owners) == 0 {
 		return ident.HostID{}, false
 	}
-	o := owners[sp.tries%len(owners)]
-	sp.tries++
-	return o.id, true
+	return owners[sp.tries%len(owners)].id, true
 }
 
 // ask asks a host for a part, or for the address want; need says that an attachment waits for it.

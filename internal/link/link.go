@@ -36,10 +36,9 @@ func (a Addr) String() string {
 // Timers and bounds. A path is judged by answered pings alone: packets that merely arrive say
 // nothing about the other direction (asymmetric loss).
 const (
-	pingIdle     = 20 * time.Second       // keepalive of a quiet link
-	pingAlign    = 10 * time.Second       // quiet links are asked at multiples of this
+	pingIdle     = 5 * time.Second        // keepalive of a quiet link, at multiples of this
 	pingNAT      = 2 * time.Second        // ... when a NAT must keep the mapping, and hear of a new one soon
-	pingBusy     = time.Second            // ... while there is traffic
+	pingBusy     = time.Second            // ... while users' frames go there
 	pingAgain    = 300 * time.Millisecond // after a miss
 	pingTimeout  = 500 * time.Millisecond // plus twice the round trip
 	missesDown   = 4                      // misses in a row: the path is down

@@ -33,10 +33,20 @@ type Relay struct {
 type Peer struct {
 	ID   ident.HostID
 	path atomic.Pointer[Path]
+	used atomic.Uint64
 }
 
 // Path returns the path of the moment, nil when there is none.
 func (p *Peer) Path() *Path { return p.path.Load() }
+
+// Use is Path for a frame that will be sent on it: a path in use is watched more closely than a quiet one.
+func (p *Peer) Use() *Path {
+	p.used.Add(1)
+	return p.path.Load()
+}
+
+// Used returns how often Use was called.
+func (p *Peer) Used() uint64 { return p.used.Load() }
 
 // SetPath replaces the path; nil says that the host cannot be reached.
 func (p *Peer) SetPath(v *Path) { p.path.Store(v) }

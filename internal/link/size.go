@@ -97,7 +97,6 @@ func (l *Link) measure(now time.Time, env Env, out *Out) {
 		}
 		z.size, z.ended, z.used = 0, now, env.Sent
 	}
-	z.used = min(z.used, env.Sent) // a new session counts from 0
 	switch size := z.next(); {
 	case size != 0:
 		l.ask(now, size, out)

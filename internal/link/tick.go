@@ -11,7 +11,8 @@ import (
 type Env struct {
 	NATed  bool           // this host's endpoints are behind a NAT
 	Relays []ident.HostID // hosts with a direct path, nearest first
-	Sent   uint64         // packets sealed in the session Use so far
+	Sent   uint64         // frames of users sent to the host so far: a path in use is watched
+	Phase  time.Duration  // when this host asks its quiet links: at multiples of 5 s and this
 	Spent  bool           // that session has used half of its key's budget
 	Yield  bool           // the other end, of the lower HostID, is to speak first
 }
@@ -114,8 +115,8 @@ func (l *Link) keepAlive(now time.Time, env Env, busy bool, out *Out) {
 		gap = pingNAT
 	}
 	last := l.lastPing
-	if gap == pingIdle {
-		last = last.Truncate(pingAlign) // quiet links of a host ask together: one wake-up, not many
+	if gap == pingIdle { // quiet links of a host ask together: one wake-up, not many
+		last = last.Add(-env.Phase).Truncate(pingIdle).Add(env.Phase)
 	}
 	if now.Sub(last) >= gap {
 		l.ping(now, l.addr, out)

@@ -97,7 +97,8 @@ func (m *Mesh) addHost(now time.Time, id ident.HostID, card ident.Card) *host {
 	if id == m.self || len(m.hosts) >= maxHosts {
 		return nil
 	}
-	h := &host{id: id, card: card, link: link.New(now), peer: &link.Peer{ID: id}}
+	h := &host{id: id, card: card, link: link.New(now), peer: &link.Peer{ID: id}, live: m.early[id]}
+	delete(m.early, id)
 	m.hosts[id] = h
 	peers := make(map[ident.HostID]*link.Peer, len(m.hosts))
 	for i, o := range m.hosts {

@@ -112,9 +112,11 @@ func (m *Mesh) tick(now time.Time) (quiet bool) {
 
 // env is what the link to a host must know of the rest.
 func (m *Mesh) env(h *host, relays []ident.HostID) link.Env {
-	env := link.Env{NATed: m.natted, Relays: without(relays, h.id), Yield: h.id.Less(m.self)}
+	env := link.Env{
+		NATed: m.natted, Relays: without(relays, h.id), Yield: h.id.Less(m.self), Sent: h.peer.Used(),
+		Phase: time.Duration(binary.BigEndian.Uint32(m.self[:])),
+	}
 	if s := (*m.sessions.Load())[h.link.Use()]; s != nil {
-		env.Sent = s.sealer.Used()
 		env.Spent = s.sealer.Used() > s.sealer.Budget()/2
 	}
 	return env
@@ -365,6 +367,9 @@ func (m *Mesh) rejoin(now time.Time) {
 
 func (m *Mesh) setLive(id ident.HostID, l liveness) {
 	h := m.hosts[id]
+	if h == nil && len(m.early) < maxHosts {
+		m.early[id] = l
+	}
 	if h == nil || h.live == l {
 		return
 	}

@@ -127,6 +127,7 @@ type loopState struct {
 	seeds     map[string]*seed
 	attempts  map[uint32]attempt // handshakes we began, by index
 	observed  map[ident.HostID]netip.AddrPort
+	early     map[ident.HostID]liveness // of hosts that memberlist heard of before the tables
 	natted    bool
 	published hostRecord
 	secret    ident.Secret
@@ -172,7 +173,7 @@ func New(cfg Config) (*Mesh, error) {
 	m.loopState = loopState{
 		hosts: map[ident.HostID]*host{}, seeds: map[string]*seed{}, attempts: map[uint32]attempt{},
 		observed: map[ident.HostID]netip.AddrPort{}, secret: cfg.Token, boot: rand.Uint64(), started: time.Now(),
-		probes: map[uint64]probe{}, warnings: warnings{},
+		early: map[ident.HostID]liveness{}, probes: map[uint64]probe{}, warnings: warnings{},
 	}
 	m.sync = newSync(cfg.Tables)
 	m.machine = m.newMachine()
