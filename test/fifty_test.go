@@ -8,17 +8,13 @@ import (
 	"github.com/weft-net/weft/test/rig"
 )
 
-// TestFiftyHosts: fifty hosts know each other within 30 s of the last start, stay small, and idle.
-//
-// The aims for size and idling, 40 MB each and a third of a core for all, are not reached in every run
-// (docs/roadmap.md has the figures): the limits here are what must never be exceeded meanwhile.
+// TestFiftyHosts: fifty hosts know each other within 30 s of the last start, stay under 40 MB each, and idle: all together
+// use less than a third of a core.
 func TestFiftyHosts(t *testing.T) {
 	const (
 		n       = 50
-		aimRSS  = 40 << 20
-		maxRSS  = 80 << 20
-		aimCPU  = 1.0 / 3 // of one core, all together
-		maxCPU  = 2.0
+		maxRSS  = 40 << 20
+		maxCPU  = 1.0 / 3 // of one core, all together
 		measure = 10 * time.Second
 	)
 	w := rig.New(t)
@@ -53,7 +49,7 @@ func TestFiftyHosts(t *testing.T) {
 	if share := float64(cpu()-before) / float64(time.Since(start)); share > maxCPU {
 		t.Errorf("%d idle hosts use %.2f of a core, want less than %.2f", n, share, maxCPU)
 	} else {
-		t.Logf("%d idle hosts use %.3f of a core; the aim is %.2f", n, share, aimCPU)
+		t.Logf("%d idle hosts use %.3f of a core", n, share)
 	}
 	var most int64
 	for _, h := range hosts {
@@ -66,5 +62,5 @@ func TestFiftyHosts(t *testing.T) {
 			t.Errorf("%s uses %d MB, want less than %d", h.Name, rss>>20, maxRSS>>20)
 		}
 	}
-	t.Logf("the largest host uses %d MB; the aim is %d", most>>20, aimRSS>>20)
+	t.Logf("the largest host uses %d MB", most>>20)
 }

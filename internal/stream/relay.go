@@ -82,7 +82,7 @@ func (s *Service) splice(a, b *Conn) {
 	defer idle.Stop()
 	done := make(chan error, 2)
 	pump := func(dst, src *Conn) {
-		_, err := io.Copy(&counted{dst, &moved}, src)
+		err := pass(dst, src, &moved)
 		if err == nil {
 			err = dst.CloseWrite()
 		}
@@ -111,14 +111,30 @@ func (s *Service) splice(a, b *Conn) {
 	s.mu.Unlock()
 }
 
-// counted counts what goes through it.
-type counted struct {
-	w io.Writer
-	n *atomic.Uint64
-}
+// Buffers of a splice: most are idle most of the time, a few move much.
+const (
+	spliceBufFirst = 1 << 10
+	spliceBufMax   = 32 << 10
+)
 
-func (c *counted) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n.Add(uint64(n))
-	return n, err
+// pass copies until the end of src. The buffer grows while reads fill it.
+func pass(dst io.Writer, src io.Reader, moved *atomic.Uint64) error {
+	buf := make([]byte, spliceBufFirst)
+	for {
+		n, err := src.Read(buf)
+		if n > 0 {
+			if _, err := dst.Write(buf[:n]); err != nil {
+				return err
+			}
+			moved.Add(uint64(n))
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case n == len(buf) && n < spliceBufMax:
+			buf = make([]byte, 2*n)
+		}
+	}
 }
