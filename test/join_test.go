@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,63 @@ func TestWaysToJoin(t *testing.T) {
 	late.MustWeft("connect", "h1")
 	late.MustWeft("forget", "10.77.200.2")
 	rig.AllKnowAll(t, 15*time.Second, append(hosts, late)...)
+}
+
+// TestJoinBySRV: a name with SRV records leads to the hosts and ports they name, whatever the name's own addresses are.
+func TestJoinBySRV(t *testing.T) {
+	t.Parallel()
+	w := rig.New(t)
+	u := w.Cloud()
+	h1, h2, dns := u.Host("h1"), u.Host("h2"), u.Host("dns")
+	dns.NameServer([]*rig.Host{h2}, "--srv-host=_weft._udp.fleet.example,one.fleet.example,7777",
+		"--address=/one.fleet.example/"+h1.IP.String(), "--address=/fleet.example/10.77.200.2")
+	h1.Up("--port", "7777")
+	h2.Up("fleet.example")
+	rig.AllKnowAll(t, 15*time.Second, h1, h2)
+}
+
+// TestOtherWireVersion: hosts whose wire versions differ tell the joiner so, who goes on trying: an upgrade may be under way.
+func TestOtherWireVersion(t *testing.T) {
+	t.Parallel()
+	w := rig.New(t)
+	u := w.Cloud()
+	h1, h2 := u.Host("h1"), u.Host("h2")
+	h2.Altered("internal/wire/wire.go", "const Version = 1", "const Version = 2")
+	h1.Up()
+	p := h2.Launch(h1.Endpoint())
+	rig.Eventually(t, 10*time.Second, func() error {
+		if all := strings.Join(p.Errors(), "\n"); !strings.Contains(all, "speaks wire version 1, this host 2") {
+			return &silence{all}
+		}
+		return nil
+	})
+	if all, err := h1.Hosts(); err != nil || len(all) != 1 {
+		t.Errorf("h1 knows %v (%v), want itself only", all, err)
+	}
+	if !p.Running() {
+		t.Errorf("the joiner gave up: %v", p.Errors())
+	}
+}
+
+// TestWrongClock: a host whose clock is an hour off is a warning in hosts and status, and has no other effect.
+func TestWrongClock(t *testing.T) {
+	t.Parallel()
+	w := rig.New(t)
+	u := w.Cloud()
+	h1, h2 := u.Host("h1"), u.Host("h2")
+	h2.Altered("internal/mesh/admit.go", "Unix: now.Unix(),", "Unix: now.Unix() + 3600,")
+	h1.Up()
+	h2.Up(h1.Endpoint())
+	rig.AllKnowAll(t, 15*time.Second, h1, h2)
+	converse(t, "239.8.8.8", startAgent(t, h1, "a"), startAgent(t, h2, "b"))
+	for command, want := range map[string]string{"hosts": "its clock is (1h0m0s|59m59s) off", "status": "the clock of host h2 is (1h0m0s|59m59s) off.*\n?.*set the clock"} {
+		if out := h1.MustWeft(command); !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("weft %s on h1 does not say %q:\n%s", command, want, out)
+		}
+		if out := h1.MustWeft(command, "--json"); !strings.Contains(out, "clock") {
+			t.Errorf("weft %s --json does not tell of the clock:\n%s", command, out)
+		}
+	}
 }
 
 // TestPing: weft ping tells path, round trip and loss.

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -58,7 +59,72 @@ func TestKill9(t *testing.T) {
 	if got := hostID(t, h[0], victim.Name); got != id {
 		t.Errorf("the host came back as %s, was %s", got, id)
 	}
-	converse(t, "239.4.4.5", anchor, startAgent(t, victim, "after"))
+	after := startAgent(t, victim, "after")
+	converse(t, "239.4.4.5", anchor, after)
+
+	// A program that runs through it all talks again 3 s after the start of the next daemon.
+	anchor.do("join 239.4.4.9")
+	after.do("join 239.4.4.9")
+	rig.AwaitMembers(t, 10*time.Second, h[0], "239.4.4.9", 2)
+	for round := range 3 {
+		victim.Kill9()
+		began := time.Now()
+		victim.Launch()
+		there, back := fmt.Sprintf("there-%d-", round), fmt.Sprintf("back-%d-", round)
+		i := 0
+		rig.Eventually(t, 3*time.Second, func() error {
+			i++
+			anchor.do("send 239.4.4.9 %s%d", there, i)
+			after.do("send 239.4.4.9 %s%d", back, i)
+			if got, answered := after.Count("^got "+there), anchor.Count("^got "+back); got == 0 || answered == 0 {
+				return fmt.Errorf("round %d: %d of %d arrived, %d came back", round, got, i, answered)
+			}
+			return nil
+		})
+		t.Logf("traffic flows %v after the start", time.Since(began).Round(10*time.Millisecond))
+	}
+}
+
+// TestKill9WhileFounding: killed at random moments of its first start, a host founds its cluster with the next one: one token,
+// one range, and addresses for what runs in it; a joiner killed likewise is let in, once.
+func TestKill9WhileFounding(t *testing.T) {
+	t.Parallel()
+	w := rig.New(t)
+	u := w.Cloud()
+	for round := range times(4, 20) {
+		founder, joiner := u.Host(fmt.Sprintf("f%d", round)), u.Host(fmt.Sprintf("j%d", round))
+		for i := range 3 {
+			founder.Launch()
+			rig.Pause(t, time.Duration(20+rand.IntN(60)*(i+1))*time.Millisecond)
+			founder.Kill9()
+		}
+		founder.Launch()
+		founder.AwaitUp(10 * time.Second)
+		token := strings.TrimSpace(founder.MustWeft("token"))
+		for range 3 {
+			joiner.Launch(founder.Endpoint(), "--token", token)
+			rig.Pause(t, time.Duration(rand.IntN(1500))*time.Millisecond)
+			joiner.Kill9()
+		}
+		joiner.Up(founder.Endpoint(), "--token", token)
+		rig.AllKnowAll(t, 15*time.Second, founder, joiner)
+		all, err := founder.Hosts()
+		if err != nil || len(all) != 2 {
+			t.Errorf("round %d: %d hosts (%v), want 2", round, len(all), err)
+		}
+		a, b := startAgent(t, founder, "a"), startAgent(t, joiner, "b")
+		if a.ip4() == b.ip4() {
+			t.Errorf("round %d: %s twice", round, a.ip4())
+		}
+		converse(t, "239.4.4.10", a, b)
+		for _, at := range []*rig.Host{joiner, founder} {
+			at.MustWeft("down", "--clean")
+			at.Daemon().Wait(10 * time.Second)
+			if left := at.Leftovers(); left != "" {
+				t.Errorf("round %d: left after down --clean:\n%s", round, left)
+			}
+		}
+	}
 }
 
 func hostID(t *testing.T, at *rig.Host, name string) string {

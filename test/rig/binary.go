@@ -1,10 +1,12 @@
 package rig
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -13,30 +15,74 @@ var build = sync.OnceValues(func() (string, error) {
 	if bin := os.Getenv("WEFT_BIN"); bin != "" {
 		return bin, nil
 	}
-	root, err := command("", "go", "list", "-m", "-f", "{{.Dir}}")
-	if err != nil {
-		return "", err
-	}
 	dir, err := os.MkdirTemp("", "weft-bin")
 	if err != nil {
 		return "", err
 	}
 	built = dir
 	bin := filepath.Join(dir, "weft")
-	args := []string{"build", "-o", bin}
+	return bin, compile(bin)
+})
+
+// moduleRoot returns the folder of go.mod.
+func moduleRoot() (string, error) {
+	root, err := command("", "go", "list", "-m", "-f", "{{.Dir}}")
+	return strings.TrimSpace(root), err
+}
+
+func compile(bin string, flags ...string) error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	args := append([]string{"build", "-o", bin}, flags...)
 	env := append(os.Environ(), "CGO_ENABLED=0")
 	if os.Getenv("WEFT_TEST_RACE") != "" { // the daemon under the race detector: slow, and finds what others don't
 		args = append(args, "-race")
 		env = append(os.Environ(), "CGO_ENABLED=1", "GORACE=halt_on_error=1")
 	}
 	cmd := exec.Command("go", append(args, "./cmd/weft")...)
-	cmd.Dir = root[:len(root)-1]
-	cmd.Env = env
+	cmd.Dir, cmd.Env = root, env
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build weft: %w\n%s", err, out)
+		return fmt.Errorf("build weft: %w\n%s", err, out)
 	}
-	return bin, nil
-})
+	return nil
+}
+
+// Altered makes this host run a weft with one text in one source file (from the module's root) replaced: another version
+// of the protocol, say, or a wrong clock, without a hook for it in what is shipped.
+func (h *Host) Altered(file, from, to string) {
+	t := h.w.T
+	t.Helper()
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(root, file)
+	source, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(string(source), from) != 1 {
+		t.Fatalf("%q is not once in %s", from, file)
+	}
+	dir := t.TempDir()
+	altered, overlay := filepath.Join(dir, "altered.go"), filepath.Join(dir, "overlay.json")
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {path: altered}})
+	if err == nil {
+		err = os.WriteFile(altered, []byte(strings.Replace(string(source), from, to, 1)), 0o600)
+	}
+	if err == nil {
+		err = os.WriteFile(overlay, replace, 0o600)
+	}
+	if err == nil {
+		h.bin = filepath.Join(dir, "weft")
+		err = compile(h.bin, "-overlay", overlay)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // built is the folder to remove when the tests are over; empty when nothing was built.
 var built string

@@ -26,6 +26,7 @@ type Host struct {
 	w       *World
 	u       *Underlay
 	nat     *NAT
+	bin     string // the weft it runs
 	run     string
 	state   string
 	daemon  *Process
@@ -35,6 +36,7 @@ type Host struct {
 
 func (w *World) prepare(h *Host) {
 	w.T.Helper()
+	h.bin = w.bin
 	h.run, h.state = filepath.Join(w.dir, h.Name, "run"), filepath.Join(w.dir, h.Name, "state")
 	for _, d := range []string{h.run, h.state} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
@@ -64,7 +66,7 @@ func (h *Host) env(extra ...string) []string {
 func (h *Host) Launch(args ...string) *Process {
 	h.w.T.Helper()
 	h.last = slices.Clone(args)
-	full := append([]string{h.w.bin, "up"}, args...)
+	full := append([]string{h.bin, "up"}, args...)
 	if !slices.Contains(args, "--name") {
 		full = append(full, "--name", h.Name)
 	}
@@ -85,15 +87,39 @@ func (h *Host) Up(args ...string) {
 	h.w.T.Helper()
 	fresh := !h.hasState()
 	p := h.Launch(args...)
-	if err := h.awaitSocket(p, 15*time.Second); err != nil {
-		h.w.T.Fatal(err)
-	}
+	h.AwaitUp(15 * time.Second)
 	if joins := len(args) > 0 && !strings.HasPrefix(args[0], "-"); fresh && !joins {
 		token := p.ExpectLine(`^weft1[a-z2-7]+$`, 5*time.Second)
 		if h.w.Token() == "" {
 			h.w.SetToken(token)
 		}
 	}
+}
+
+// AwaitUp waits until the socket of the daemon launched last answers.
+func (h *Host) AwaitUp(d time.Duration) {
+	h.w.T.Helper()
+	if err := h.awaitSocket(h.daemon, d); err != nil {
+		h.w.T.Fatal(err)
+	}
+}
+
+// NameServer runs DNS on this host with the given dnsmasq options, such as "--address=/NAME/IP", and has the others use it.
+func (h *Host) NameServer(others []*Host, options ...string) {
+	h.w.T.Helper()
+	for _, o := range others {
+		if err := os.WriteFile("/etc/netns/"+o.NS+"/resolv.conf", []byte("nameserver "+h.IP.String()+"\n"), 0o644); err != nil {
+			h.w.T.Fatal(err)
+		}
+	}
+	args := append([]string{"dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--log-facility=-", "--listen-address=" + h.IP.String()}, options...)
+	p := h.w.start(h.NS, "dnsmasq on "+h.Name, h.env(), args...)
+	Eventually(h.w.T, 5*time.Second, func() error {
+		if !strings.Contains(strings.Join(p.Errors(), "\n"), "started") {
+			return fmt.Errorf("%s has not started", p)
+		}
+		return nil
+	})
 }
 
 func (h *Host) hasState() bool {
@@ -152,7 +178,7 @@ func (h *Host) Weft(args ...string) Result {
 // WeftInput is Weft with standard input.
 func (h *Host) WeftInput(stdin string, args ...string) Result {
 	h.w.T.Helper()
-	return h.exec(stdin, append([]string{h.w.bin}, args...)...)
+	return h.exec(stdin, append([]string{h.bin}, args...)...)
 }
 
 // MustWeft is Weft, failing the test unless it exits 0; it returns standard output.
@@ -224,7 +250,7 @@ func (h *Host) Start(args ...string) *Process {
 // StartWeft starts a weft command.
 func (h *Host) StartWeft(args ...string) *Process {
 	h.w.T.Helper()
-	return h.w.start(h.NS, "weft "+strings.Join(args, " ")+" on "+h.Name, h.env(), append([]string{h.w.bin}, args...)...)
+	return h.w.start(h.NS, "weft "+strings.Join(args, " ")+" on "+h.Name, h.env(), append([]string{h.bin}, args...)...)
 }
 
 // Run starts a command as an attachment: `weft run --name NAME -- CMD`.
@@ -241,7 +267,7 @@ func (h *Host) RunWith(options []string, cmd ...string) *Process {
 }
 
 // WeftPath is the binary under test, for `weft run -- weft chat`.
-func (h *Host) WeftPath() string { return h.w.bin }
+func (h *Host) WeftPath() string { return h.bin }
 
 // Found makes hosts of a new cluster: the first founds it, the others join at its address, and all see each other as
 // alive before it returns.
