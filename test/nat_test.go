@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +31,8 @@ func TestNATs(t *testing.T) {
 			if c.path == "relayed" && (l.Via != open.Name || l.Reason == "") {
 				t.Errorf("relayed via %q because %q, want %s and a reason", l.Via, l.Reason, open.Name)
 			}
+			streamVia(t, h2, "h3", "h1") // neither takes connections from outside
+			streamVia(t, h3, "h2", "h1")
 			a1, a2, a3 := startAgent(t, open, "a1"), startAgent(t, h2, "a2"), startAgent(t, h3, "a3")
 			converse(t, "239.7.7.7", a1, a2, a3)
 			a2.do("send %s straight", a3.ip4())
@@ -64,6 +67,29 @@ func TestNATs(t *testing.T) {
 				rig.AwaitPath(t, 10*time.Second, h3, h2, c.path)
 			}
 		})
+	}
+}
+
+// streamVia opens a stream to a host and fails unless it goes through a third, as the probe and the links say.
+func streamVia(t *testing.T, at *rig.Host, to, via string) {
+	t.Helper()
+	out := at.MustWeft("ping", "--stream", "-c", "1", "-W", "10s", to)
+	if !strings.Contains(out, "relayed via "+via) {
+		t.Errorf("weft ping --stream %s on %s:\n%s", to, at.Name, out)
+	}
+	var all struct {
+		Links []struct {
+			Host, Stream string
+			Via          string `json:"stream_via"`
+		}
+	}
+	if err := at.JSON(&all, "links"); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range all.Links {
+		if l.Host == to && (l.Stream != "relayed" || l.Via != via) {
+			t.Errorf("streams from %s to %s: %s %s, want relayed via %s", at.Name, to, l.Stream, l.Via, via)
+		}
 	}
 }
 

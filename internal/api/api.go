@@ -66,11 +66,9 @@ type Link struct {
 	Endpoint    string  `json:"endpoint" doc:"Underlay address of the next hop"`
 	RTTMS       float64 `json:"rtt_ms" doc:"Smoothed round-trip time, in milliseconds"`
 	MTU         int     `json:"mtu" doc:"Largest underlay packet known to pass, in bytes"`
-	LossPercent float64 `json:"loss_percent"`
-	PacketsIn   uint64  `json:"packets_in"`
-	PacketsOut  uint64  `json:"packets_out"`
-	BytesIn     uint64  `json:"bytes_in"`
-	BytesOut    uint64  `json:"bytes_out"`
+	LossPercent float64 `json:"loss_percent" doc:"Part of the last pings on the path that were not answered"`
+	Stream      string  `json:"stream" doc:"How streams (TCP) go: direct, relayed, or none open"`
+	StreamVia   string  `json:"stream_via" doc:"The relay of relayed streams"`
 }
 
 // Paths of a link.
@@ -231,8 +229,9 @@ type Endpoints struct {
 
 // Probe is the body of POST /v1/hosts/{name}/probe.
 type Probe struct {
-	SizeBytes int `json:"size_bytes,omitempty" minimum:"0" maximum:"65507" doc:"Payload; 0: a small one"`
-	TimeoutMS int `json:"timeout_ms,omitempty" minimum:"0" maximum:"60000" doc:"0: one second"`
+	SizeBytes int  `json:"size_bytes,omitempty" minimum:"0" maximum:"65507" doc:"Payload; 0: a small one"`
+	TimeoutMS int  `json:"timeout_ms,omitempty" minimum:"0" maximum:"60000" doc:"0: one second"`
+	Stream    bool `json:"stream,omitempty" doc:"Open a stream (TCP) instead of sending a packet (UDP)"`
 }
 
 // ProbeResult is one round trip to a host over the mesh.

@@ -136,6 +136,7 @@ func (a *App) ping() *cobra.Command {
 		size     int
 		interval time.Duration
 		timeout  time.Duration
+		stream   bool
 	)
 	c := &cobra.Command{
 		Use: "ping HOST", Short: "Measure the round trip to a host over weft", Args: words(1, 1, "HOST"),
@@ -145,6 +146,8 @@ func (a *App) ping() *cobra.Command {
 				return usagef("--count %d: want 0 (no end) or more", count)
 			case size < 0 || size > 65507:
 				return usagef("--size %d: want 0 to 65507 bytes", size)
+			case stream && size > 0:
+				return usagef("--size %d: a stream is opened and closed, it carries nothing", size)
 			case interval < 10*time.Millisecond:
 				return usagef("--interval %v: want 10ms or more", interval)
 			case timeout < time.Millisecond || timeout > time.Minute:
@@ -152,10 +155,11 @@ func (a *App) ping() *cobra.Command {
 			}
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
-			return a.pingLoop(ctx, args[0], count, interval, client.Probe{SizeBytes: size, TimeoutMS: int(timeout.Milliseconds())})
+			return a.pingLoop(ctx, args[0], count, interval, client.Probe{SizeBytes: size, TimeoutMS: int(timeout.Milliseconds()), Stream: stream})
 		},
 	}
 	c.Flags().IntVarP(&count, "count", "c", 0, "stop after this many probes (0: at Ctrl-C)")
+	c.Flags().BoolVar(&stream, "stream", false, "open a stream (TCP) each time instead of sending a packet (UDP)")
 	c.Flags().IntVarP(&size, "size", "s", 0, "payload in bytes")
 	c.Flags().DurationVarP(&interval, "interval", "i", time.Second, "time between probes")
 	c.Flags().DurationVarP(&timeout, "timeout", "W", time.Second, "time to wait for each answer")
@@ -218,5 +222,13 @@ func (a *App) showProbe(n int, r client.ProbeResult, err error) {
 		return
 	}
 	path := pathOf(client.Link{Path: r.Path, Via: r.Via})
-	fmt.Fprintf(a.Out, "%d: %s, %d bytes, %s, %s\n", n, ms(r.RTTMS), r.SizeBytes, path, r.Endpoint)
+	text := fmt.Sprintf("%d: %s", n, ms(r.RTTMS))
+	if r.SizeBytes > 0 {
+		text += fmt.Sprintf(", %d bytes", r.SizeBytes)
+	}
+	text += ", " + path
+	if r.Endpoint != "" {
+		text += ", " + r.Endpoint
+	}
+	fmt.Fprintln(a.Out, text)
 }

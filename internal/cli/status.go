@@ -147,6 +147,13 @@ func pathOf(l client.Link) string {
 	return l.Path
 }
 
+func streamOf(l client.Link) string {
+	if l.StreamVia != "" {
+		return "via " + l.StreamVia
+	}
+	return l.Stream
+}
+
 func (a *App) links() *cobra.Command {
 	return &cobra.Command{
 		Use: "links", Short: "Show how packets reach each host, and why not better", Args: words(0, 0, ""),
@@ -159,9 +166,9 @@ func (a *App) links() *cobra.Command {
 			}
 			slices.SortFunc(links, func(a, b client.Link) int { return strings.Compare(a.Host, b.Host) })
 			return a.print(api.Links{Links: links}, func(w io.Writer) {
-				row(w, "HOST", "PATH", "ENDPOINT", "RTT", "MTU", "LOSS", "REASON")
+				row(w, "HOST", "PATH", "ENDPOINT", "RTT", "MTU", "LOSS", "STREAMS", "REASON")
 				for _, l := range links {
-					row(w, l.Host, pathOf(l), l.Endpoint, ms(l.RTTMS), number(l.MTU), fmt.Sprintf("%.1f %%", l.LossPercent), l.Reason)
+					row(w, l.Host, pathOf(l), l.Endpoint, ms(l.RTTMS), number(l.MTU), fmt.Sprintf("%.0f %%", l.LossPercent), streamOf(l), l.Reason)
 				}
 			})
 		},

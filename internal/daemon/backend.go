@@ -14,10 +14,12 @@ import (
 
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/apiserver"
+	"github.com/weft-net/weft/internal/handshake"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/mesh"
 	"github.com/weft-net/weft/internal/state"
+	"github.com/weft-net/weft/internal/stream"
 	"github.com/weft-net/weft/internal/vnet"
 )
 
@@ -97,6 +99,17 @@ func (b backend) Probe(ctx context.Context, name string, p api.Probe) (api.Probe
 	timeout := time.Duration(cmp.Or(p.TimeoutMS, 1000)) * time.Millisecond
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	if p.Stream {
+		r, err := b.s.mesh.ProbeStream(ctx, h.ID)
+		if err != nil {
+			return api.ProbeResult{}, api.Errorf(api.CodeTimeout, "host %s: %w", h.Name, err)
+		}
+		out := api.ProbeResult{Host: h.Name, Path: api.PathDirect, Via: r.Via, Endpoint: r.Endpoint, RTTMS: ms(r.RTT)}
+		if r.Via != "" {
+			out.Path = api.PathRelayed
+		}
+		return out, nil
+	}
 	r, err := b.s.mesh.Probe(ctx, h.ID, p.SizeBytes)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return api.ProbeResult{}, api.Errorf(api.CodeTimeout, "no answer from host %s within %v", h.Name, timeout)
@@ -116,7 +129,10 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 func (b backend) Links(context.Context) (api.Links, error) {
 	out := api.Links{Links: []api.Link{}}
 	for _, l := range b.s.mesh.Links() {
-		a := api.Link{Host: l.Name, Path: cmp.Or(l.Path, api.PathNone), Via: l.Via, Reason: l.Reason, RTTMS: ms(l.RTT)}
+		a := api.Link{Host: l.Name, Path: cmp.Or(l.Path, api.PathNone), Via: l.Via, Reason: l.Reason, RTTMS: ms(l.RTT), LossPercent: 100 * l.Loss, Stream: l.Stream}
+		if l.Stream != "" && l.Stream != api.PathDirect {
+			a.Stream, a.StreamVia = api.PathRelayed, l.Stream
+		}
 		if l.Endpoint.IsValid() {
 			a.Endpoint = l.Endpoint.String()
 			a.MTU = l.Payload + 28
@@ -505,6 +521,13 @@ func (s *System) drops() map[string]uint64 {
 	for k, v := range s.mesh.Drops() {
 		out["link_"+k] = v
 	}
+	handshakes, streams := s.mesh.Handshakes(), s.mesh.Streams().Counters()
+	for _, k := range handshake.Drops {
+		out["handshake_"+k] = handshakes[k]
+	}
+	for _, k := range stream.Drops {
+		out["stream_"+k] = streams[k]
+	}
 	for k, v := range s.cast.Drops() {
 		out["frame_"+k] = v
 	}
@@ -547,6 +570,19 @@ func (b backend) Metrics() []api.Metric {
 	}
 	for p, n := range paths {
 		out = append(out, api.Metric{Name: "weft_links", Help: "Links to other hosts, by path.", Kind: api.Gauge, Labels: map[string]string{"path": p}, Value: float64(n)})
+	}
+	handshakes, streams := b.s.mesh.Handshakes(), b.s.mesh.Streams().Counters()
+	for _, k := range handshake.Counts {
+		out = append(out, api.Metric{Name: "weft_handshakes_total", Help: "Handshakes, by stage.", Kind: api.Counter, Labels: map[string]string{"stage": k}, Value: float64(handshakes[k])})
+	}
+	for _, k := range stream.Counts {
+		out = append(out, api.Metric{Name: "weft_streams_" + k + "_total", Help: "Streams between hosts: " + k + ".", Kind: api.Counter, Value: float64(streams[k])})
+	}
+	for _, g := range b.s.groupList() {
+		labels := map[string]string{"network": g.Network, "group": g.Group, "source": g.Source}
+		for name, v := range map[string]uint64{"packets_in": g.PacketsIn, "packets_out": g.PacketsOut, "bytes_in": g.BytesIn, "bytes_out": g.BytesOut, "copies_sent": g.CopiesSent, "copies_saved": g.CopiesSaved} {
+			out = append(out, api.Metric{Name: "weft_group_" + name + "_total", Help: "Multicast of a group, as weft groups shows it.", Kind: api.Counter, Labels: labels, Value: float64(v)})
+		}
 	}
 	out = append(out, api.Metric{Name: "weft_relayed_packets_total", Help: "Packets forwarded for other hosts.", Kind: api.Counter, Value: float64(b.s.mesh.Relayed())})
 	return out

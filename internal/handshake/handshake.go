@@ -22,6 +22,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/flynn/noise"
@@ -158,9 +159,9 @@ func New(cfg Config) *Machine {
 		attempts: map[uint32]*attempt{},
 		halfOpen: map[uint32]*halfOpen{},
 		sessions: map[uint32]struct{}{},
-		counters: make(map[string]uint64, len(names)),
+		counters: make(map[string]uint64, len(Counts)+len(Drops)),
 	}
-	for _, n := range names {
+	for _, n := range slices.Concat(Counts, Drops) {
 		m.counters[n] = 0
 	}
 	m.known = newMACKey(knownKey(m.static.Public, cfg.Domain, cfg.Cluster))

@@ -55,7 +55,11 @@ const (
 	DropRefused   = "refused"    // Admit or Known said no
 )
 
-var names = []string{
-	CountHellos, CountDone, CountCookies, DropShort, DropType, DropBadSecret, DropBadMAC, DropVersion, DropReplay,
-	DropLoad, DropRate, DropHalfOpen, DropSessions, DropNoise, DropInfo, DropUnknown, DropRefused,
-}
+// Counts and Drops are the names of all counters.
+var (
+	Counts = []string{CountHellos, CountDone, CountCookies}
+	Drops  = []string{
+		DropShort, DropType, DropBadSecret, DropBadMAC, DropVersion, DropReplay,
+		DropLoad, DropRate, DropHalfOpen, DropSessions, DropNoise, DropInfo, DropUnknown, DropRefused,
+	}
+)

@@ -25,10 +25,10 @@ import (
 
 // Bounds and times.
 const (
-	maxSpaces     = 4096    // rings, of all networks
-	maxPerScope   = 8       // subnets of one network
-	maxHolders    = 1 << 17 // addresses of other hosts known in one network
-	maxAsks       = 1024    // asks waiting to be answered
+	maxSpaces     = 4096                   // rings, of all networks
+	maxPerScope   = 8                      // subnets of one network
+	maxHolders    = 1 << 17                // addresses of other hosts known in one network
+	maxAsks       = 1024                   // asks waiting to be answered
 	tickEvery     = 250 * time.Millisecond // while a space is short of addresses
 	tickQuiet     = 2 * time.Second
 	askEvery      = 500 * time.Millisecond // the next owner is asked when the last has not given

@@ -72,6 +72,7 @@ const (
 	tryRelays    = 1
 	maxSessions  = 4
 	maxPingsOpen = 32
+	lossGain     = 1. / 16 // of one ping in Loss
 )
 
 // Ping is a probe to send in the current session.
@@ -115,7 +116,8 @@ type Link struct {
 	since  time.Time // of state
 	misses int
 	rtt    time.Duration
-	reason string // why the path is not direct
+	loss   float64 // part of the pings on addr that were not answered, the last ones count most
+	reason string  // why the path is not direct
 
 	doubted bool // something speaks against the path of the moment: the next Tick searches
 
@@ -172,6 +174,9 @@ func (l *Link) Addr() Addr { return l.addr }
 
 // RTT returns the smoothed round trip, 0 when not measured.
 func (l *Link) RTT() time.Duration { return l.rtt }
+
+// Loss returns the part of pings on the path that are not answered in time, from 0 to 1, smoothed over about sixteen.
+func (l *Link) Loss() float64 { return l.loss }
 
 // Reason says why the path is not better; "" for a direct one.
 func (l *Link) Reason() string { return l.reason }
@@ -352,6 +357,7 @@ func (l *Link) Pong(now time.Time, id uint64) Out {
 		return out
 	}
 	l.misses = 0
+	l.loss -= l.loss * lossGain
 	if l.rtt == 0 {
 		l.rtt = rtt
 	} else {
@@ -381,7 +387,7 @@ func (l *Link) adopt(now time.Time, local uint32, a Addr, out *Out) {
 
 func (l *Link) move(now time.Time, a Addr, out *Out) {
 	l.addr = a
-	l.misses = 0
+	l.misses, l.loss = 0, 0
 	out.Changed = true
 	l.enter(now, stateUp, out)
 	l.ping(now, a, out)

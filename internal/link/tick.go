@@ -90,6 +90,7 @@ func (l *Link) countMisses(now time.Time, out *Out) {
 			p.miss = true
 			if p.to == l.addr {
 				l.misses++
+				l.loss += (1 - l.loss) * lossGain
 			}
 		}
 	}

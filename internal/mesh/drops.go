@@ -50,5 +50,12 @@ func (m *Mesh) Drops() map[string]uint64 {
 	return out
 }
 
+// Handshakes returns how often each thing named in package handshake happened.
+func (m *Mesh) Handshakes() map[string]uint64 {
+	var out map[string]uint64
+	_ = m.do(func() { out = m.machine.Counters() })
+	return out
+}
+
 // Relayed returns the packets forwarded for other hosts.
 func (m *Mesh) Relayed() uint64 { return m.drops.relayed.Load() }

@@ -75,6 +75,9 @@ func (m *Mesh) loop() {
 				}
 			}
 		}
+		if m.dirStale && len(m.events) == 0 { // once for a burst
+			m.list()
+		}
 	}
 }
 
@@ -104,9 +107,6 @@ func (m *Mesh) tick(now time.Time) (quiet bool) {
 	m.tickSeeds(now)
 	m.sendState(m.sync.Tick(now))
 	m.rejoin(now)
-	if m.dirStale {
-		m.list()
-	}
 	return quiet
 }
 

@@ -2,8 +2,8 @@ package mesh
 
 import (
 	"bytes"
-	"errors"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"

@@ -43,7 +43,9 @@ type LinkStatus struct {
 	Reason   string // why it is not better
 	Endpoint netip.AddrPort
 	RTT      time.Duration
+	Loss     float64 // from 0 to 1
 	Payload  int
+	Stream   string // how streams go that are open: direct, the name of a relay, "" when none is
 	Since    time.Time
 }
 
@@ -101,19 +103,32 @@ func (m *Mesh) Hosts() []HostStatus {
 // Links returns the links to all other hosts by name.
 func (m *Mesh) Links() []LinkStatus {
 	var out []LinkStatus
+	streams := m.streams.Status()
 	_ = m.do(func() {
+		nameOf := func(id ident.HostID) string {
+			if h := m.hosts[id]; h != nil {
+				return h.name()
+			}
+			return id.Short()
+		}
+		stream := map[ident.HostID]string{}
+		for _, x := range streams {
+			switch {
+			case x.Via.IsZero():
+				stream[x.Host] = "direct"
+			case stream[x.Host] == "":
+				stream[x.Host] = nameOf(x.Via)
+			}
+		}
 		for _, h := range m.hosts {
 			if h.barred || !h.known || h.rec.Left {
 				continue
 			}
-			s := LinkStatus{Host: h.id, Name: h.name(), RTT: h.link.RTT(), Reason: h.link.Reason(), Since: h.link.Since()}
+			s := LinkStatus{Host: h.id, Name: h.name(), RTT: h.link.RTT(), Loss: h.link.Loss(), Reason: h.link.Reason(), Stream: stream[h.id], Since: h.link.Since()}
 			if p := h.peer.Path(); p != nil {
 				s.Path, s.Endpoint, s.Payload = "direct", p.Endpoint, p.Payload
 				if p.Relay != nil {
-					s.Path, s.Via = "relayed", p.Relay.Host.Short()
-					if r := m.hosts[p.Relay.Host]; r != nil {
-						s.Via = r.name()
-					}
+					s.Path, s.Via = "relayed", nameOf(p.Relay.Host)
 				}
 			} else if s.Reason == "" {
 				s.Reason = fmt.Sprintf("no answer from %d endpoints", len(h.link.Candidates()))
@@ -221,6 +236,42 @@ func (m *Mesh) Probe(ctx context.Context, to ident.HostID, size int) (ProbeResul
 	case <-ctx.Done():
 		return ProbeResult{}, ctx.Err()
 	}
+}
+
+// StreamProbe is a stream that was opened to a host and closed again.
+type StreamProbe struct {
+	RTT      time.Duration // until the other host had taken it
+	Via      string        // name of the relay, "" when direct
+	Endpoint string        // of the TCP connection, "" when relayed
+}
+
+// ProbeStream opens a stream to a host, on a session made for it when there is none.
+func (m *Mesh) ProbeStream(ctx context.Context, to ident.HostID) (StreamProbe, error) {
+	began := time.Now()
+	c, err := m.streams.Dial(ctx, to)
+	if err != nil {
+		return StreamProbe{}, err
+	}
+	out := StreamProbe{RTT: time.Since(began)}
+	if err := c.Close(); err != nil {
+		return StreamProbe{}, err
+	}
+	for _, x := range m.streams.Status() {
+		if x.Host != to || x.Draining {
+			continue
+		}
+		out.Via, out.Endpoint = "", x.Endpoint
+		if x.Via.IsZero() {
+			break
+		}
+		out.Via = x.Via.Short()
+		_ = m.do(func() {
+			if h := m.hosts[x.Via]; h != nil {
+				out.Via = h.name()
+			}
+		})
+	}
+	return out, nil
 }
 
 func (m *Mesh) probed(e event) {

@@ -72,10 +72,14 @@ const (
 	DropOperation  = "operation" // unknown, or not allowed there
 )
 
-var names = []string{
-	CountSessions, CountAccepted, CountSpliced, CountSplicedBytes, CountAcceptFailed, DropStrangers, DropMagic, DropSilent,
-	DropHandshake, DropSessions, DropStreams, DropQueue, DropSplices, DropSpliceIdle, DropOperation,
-}
+// Counts and Drops are the names of all counters.
+var (
+	Counts = []string{CountSessions, CountAccepted, CountSpliced, CountSplicedBytes, CountAcceptFailed}
+	Drops  = []string{
+		DropStrangers, DropMagic, DropSilent,
+		DropHandshake, DropSessions, DropStreams, DropQueue, DropSplices, DropSpliceIdle, DropOperation,
+	}
+)
 
 // isExhausted reports errors of accept(2) that pass: out of files, or the peer was gone already.
 func isExhausted(err error) bool {

@@ -115,9 +115,9 @@ func New(cfg Config) *Service {
 		keepers:   map[ident.HostID]context.CancelFunc{},
 		strangers: map[string]int{},
 		splices:   map[ident.HostID]int{},
-		counters:  make(map[string]uint64, len(names)),
+		counters:  make(map[string]uint64, len(Counts)+len(Drops)),
 	}
-	for _, n := range names {
+	for _, n := range slices.Concat(Counts, Drops) {
 		s.counters[n] = 0
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
