@@ -95,15 +95,9 @@ func TestDockerForwardDrop(t *testing.T) {
 	w := rig.New(t)
 	u := w.Cloud()
 	h1, h2 := u.Host("h1"), u.Host("h2")
-	drop := func(h *rig.Host) {
-		for _, tool := range []string{"iptables", "ip6tables"} {
-			h.MustExec(tool, "-P", "FORWARD", "DROP")
-		}
-		h.MustExec("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1", "net.bridge.bridge-nf-call-ip6tables=1")
-	}
-	drop(h1)
+	h1.DockerFirewall()
 	rig.Found(t, h1, h2)
-	drop(h2)
+	h2.DockerFirewall()
 	h2.MustExec("iptables", "-F", "FORWARD") // as a restart of Docker may
 	a, near, far := startAgent(t, h1, "a"), startAgent(t, h1, "near"), startAgent(t, h2, "far")
 	other := startAgent(t, h2, "other")

@@ -113,7 +113,8 @@ func (a *agent) ip(mark string) string {
 	return ""
 }
 
-// cloud makes n hosts of one cluster in a cloud, after showing that the cloud carries no multicast.
+// cloud makes n hosts of one cluster in a cloud, after showing that the cloud carries no multicast. Every second one has
+// its packet filter set as Docker sets it.
 func cloud(t *testing.T, n int) (*rig.Underlay, []*rig.Host) {
 	t.Helper()
 	w := rig.New(t)
@@ -121,6 +122,9 @@ func cloud(t *testing.T, n int) (*rig.Underlay, []*rig.Host) {
 	var hosts []*rig.Host
 	for i := range n {
 		hosts = append(hosts, u.Host(fmt.Sprintf("h%d", i+1)))
+		if i%2 == 1 {
+			hosts[i].DockerFirewall()
+		}
 	}
 	rig.MulticastProbe(t, hosts[0], hosts[1])
 	rig.Found(t, hosts...)

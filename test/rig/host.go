@@ -122,6 +122,16 @@ func (h *Host) NameServer(others []*Host, options ...string) {
 	})
 }
 
+// DockerFirewall sets the packet filter as a start of Docker does: nothing is forwarded that no rule accepts, and frames
+// on bridges are asked as well.
+func (h *Host) DockerFirewall() {
+	h.w.T.Helper()
+	for _, tool := range []string{"iptables", "ip6tables"} {
+		h.MustExec(tool, "-P", "FORWARD", "DROP")
+	}
+	h.MustExec("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1", "net.bridge.bridge-nf-call-ip6tables=1")
+}
+
 func (h *Host) hasState() bool {
 	entries, err := os.ReadDir(h.state)
 	return err == nil && len(entries) > 0
