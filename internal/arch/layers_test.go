@@ -32,7 +32,7 @@ const (
 // layer is a decision.
 var layers = map[string]layer{
 	"internal/ident": codec, "internal/wire": codec, "internal/ether": codec, "internal/api": codec, "internal/config": codec,
-	"internal/record": codec,
+	"internal/record": codec, "internal/gso": codec,
 
 	"internal/seal": core, "internal/handshake": core, "internal/frag": core, "internal/link": core,
 	"internal/state": core, "internal/ring": core, "internal/fdb": core,

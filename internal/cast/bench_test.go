@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weft-net/weft/internal/fdb"
+	"github.com/weft-net/weft/internal/gso"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/link"
 	"github.com/weft-net/weft/internal/seal"
@@ -49,22 +50,36 @@ type sink struct {
 	keep    bool
 	packets [][]byte
 	sent    int
+	calls   int // messages
 }
 
 func (s *sink) WriteBatch(ps []Packet) (int, error) {
+	s.calls += len(ps)
 	for _, p := range ps {
-		if s.keep {
-			s.packets = append(s.packets, bytes.Clone(p.Data))
+		size := p.Segment
+		if size == 0 {
+			size = len(p.Data)
+		}
+		for data := range slices.Chunk(p.Data, size) {
+			if s.keep {
+				s.packets = append(s.packets, bytes.Clone(data))
+			}
+			s.sent++
 		}
 	}
-	s.sent += len(ps)
 	return len(ps), nil
 }
 
-// load fills the first n slots with f.
+// load makes f the first n frames that were read.
 func (u *uplink) load(f []byte, n int) {
+	space := u.space
+	if need := n * (gso.HeaderLen + len(f)); need > len(space) {
+		space = make([]byte, need)
+	}
 	for i := range n {
-		u.sizes[i] = copy(u.bufs[i], f)
+		clear(space[:gso.HeaderLen])
+		size := gso.HeaderLen + copy(space[gso.HeaderLen:], f)
+		u.frames[i], space = space[:size:size], space[size:]
 	}
 }
 
@@ -105,7 +120,7 @@ func TestDownlinkDoesNotAllocate(t *testing.T) {
 	for _, size := range []int{1000, 1414} { // 1414 comes in two fragments
 		u, nw, w := newBench(t, 2)
 		rx, pkts := newReceiver(t, u, nw, w, multicast(200, "239.1.1.1", size), 400)
-		link := append([]byte{wire.KindFrame, 0, 0xab, 0xcd}, unicast(200, 1, 1000)...)
+		link := plaintext(unicast(200, 1, 1000))
 		i := 0
 		feed := func() {
 			for range 8 {

@@ -55,17 +55,20 @@ var (
 
 // Device is the uplink of a network: a TAP interface.
 type Device interface {
-	// Read waits for a frame, takes what else is there, and returns how many; an error ends the uplink.
-	Read(bufs [][]byte, sizes []int) (int, error)
-	// Write hands frames to the kernel and returns how many it took; refused ones don't stop the rest.
+	// Read waits for a frame, takes what else is there, and returns how many; an error ends the uplink. Frames are put
+	// into space, each behind a virtio-net header of gso.HeaderLen bytes.
+	Read(space []byte, frames [][]byte) (int, error)
+	// Write hands frames with their headers to the kernel and returns how many it took; refused ones don't stop the rest.
 	Write(bufs [][]byte) (int, error)
 	Close() error
 }
 
-// Packet is a datagram to send. Data is valid until WriteBatch returns.
+// Packet is a datagram to send or, with Segment set, several of that many bytes, of which the last may be
+// shorter. Data is valid until WriteBatch returns.
 type Packet struct {
-	Data []byte
-	To   netip.AddrPort
+	Data    []byte
+	To      netip.AddrPort
+	Segment int
 }
 
 // PacketWriter sends datagrams for one goroutine. It returns how many the kernel took; refused ones

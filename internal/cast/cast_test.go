@@ -193,7 +193,7 @@ func TestWrongNetwork(t *testing.T) {
 		a, b := r.host(1), r.host(2)
 		f := multicast(1, "239.1.1.1", 100)
 		pkt := make([]byte, 200)
-		n := copy(pkt[wire.GroupHeader+4:], f) + 4
+		n := copy(pkt[wire.GroupHeader:], plaintext(f))
 		copy(pkt[wire.GroupHeader:], []byte{wire.KindFrame, 0, 0, 9})
 		sealed, err := (*a.eng.networks.Load())[testVNI].key.Load().SealGroup(pkt, n)
 		check(t, err)
@@ -201,7 +201,7 @@ func TestWrongNetwork(t *testing.T) {
 		synctest.Wait()
 		b.wantDrop("wrong_vni", 1)
 
-		plain := append([]byte{wire.KindFrame, 0, 0xab, 0xcd}, unicast(3, 2, 100)...)
+		plain := plaintext(unicast(3, 2, 100))
 		check(t, b.eng.SetHosts(testVNI, []ident.HostID{idOf(1)}))
 		check(t, r.host(3).send(idOf(2), plain))
 		synctest.Wait()
@@ -217,12 +217,11 @@ func TestWrongNetwork(t *testing.T) {
 // A frame under another host's MAC, or an IGMP query, does not get in whoever sealed it.
 func TestForgedInnerFrames(t *testing.T) {
 	inRig(t, 3, func(t *testing.T, r *rig) {
-		head := []byte{wire.KindFrame, 0, 0xab, 0xcd}
-		check(t, r.host(1).send(idOf(2), append(head[:4:4], unicast(3, 2, 100)...)))
+		check(t, r.host(1).send(idOf(2), plaintext(unicast(3, 2, 100))))
 		query := multicast(1, "224.0.0.1", 60)
 		query[23] = 2
-		check(t, r.host(1).send(idOf(2), append(head[:4:4], query...)))
-		check(t, r.host(1).send(idOf(2), append(head[:4:4], query[:10]...)))
+		check(t, r.host(1).send(idOf(2), plaintext(query)))
+		check(t, r.host(1).send(idOf(2), plaintext(query[:10])))
 		synctest.Wait()
 		r.host(2).want("forged frames")
 		r.host(2).wantDrop("wrong_source", 1)

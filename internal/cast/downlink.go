@@ -8,6 +8,7 @@ import (
 
 	"github.com/weft-net/weft/internal/fdb"
 	"github.com/weft-net/weft/internal/frag"
+	"github.com/weft-net/weft/internal/gso"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/seal"
 	"github.com/weft-net/weft/internal/wire"
@@ -25,12 +26,21 @@ type downlink struct {
 	asks  askLimit
 	dirty []*network // with frames to write
 	space arena
+	whole joining   // the frame at the end of space, which may grow
 	now   time.Time // of this batch, zero until someone wants to know
 
 	waiting atomic.Bool // the inbox has something
 	inboxMu sync.Mutex
 	inbox   []ringChange
 	stale   bool // assemblers shall forget what is old
+}
+
+// joining is the super-frame that segments are joined to while they come one after the other.
+type joining struct {
+	gso.Joiner
+	nw       *network // nil: none
+	from     ident.HostID
+	counters *fdb.GroupCounters
 }
 
 // recvKey opens group packets of one sender key.
@@ -83,7 +93,7 @@ func (e *Engine) HandleFrame(from ident.HostID, plain []byte) {
 		nw.drops.count(dropNotOfNetwork)
 		return
 	}
-	e.down.deliver(nw, from, plain[frameHeader:])
+	e.down.records(nw, from, plain[frameHeader:])
 }
 
 // HandleGroup takes a packet of type wire.TypeGroup. from is the host it seems to come from (the endpoint's, or the
@@ -147,7 +157,7 @@ func (d *downlink) open(k *recvKey, pkt []byte) {
 		k.nw.drops.count(dropWrongVNI)
 		return
 	}
-	d.deliver(k.nw, k.host, plain[frameHeader:])
+	d.records(k.nw, k.host, plain[frameHeader:])
 }
 
 // join adds a fragment and returns the plaintext when it is whole, else nil.
@@ -184,12 +194,35 @@ func (d *downlink) sweep() {
 	}
 }
 
-// deliver queues a frame for the network's TAP.
-func (d *downlink) deliver(nw *network, from ident.HostID, frame []byte) {
+// records queues the frames of a plaintext for the network's TAP.
+func (d *downlink) records(nw *network, from ident.HostID, b []byte) {
+	if len(b) == 0 {
+		nw.drops.count(dropKind)
+	}
+	for len(b) > 0 {
+		r, rest, ok := gso.Next(b)
+		if !ok {
+			nw.drops.count(dropKind)
+			return
+		}
+		b = rest
+		d.deliver(nw, from, r)
+	}
+}
+
+// deliver queues a frame, or joins it to the one before.
+func (d *downlink) deliver(nw *network, from ident.HostID, r gso.Record) {
+	frame := r.Frame
 	if len(frame) > nw.mtu+etherOverhead {
 		nw.drops.count(dropTooBig)
 		return
 	}
+	if w := &d.whole; w.nw == nw && w.from == from && w.Add(r) { // what it says of itself is what the first said
+		w.counters.PacketsOut.Add(1)
+		w.counters.BytesOut.Add(uint64(len(frame)))
+		return
+	}
+	d.finish()
 	t := nw.table.Load()
 	if t == nil {
 		nw.drops.count(dropNoTable)
@@ -200,22 +233,37 @@ func (d *downlink) deliver(nw *network, from ident.HostID, frame []byte) {
 		nw.drops.count(drop(reason))
 		return
 	}
-	b := d.space.take(len(frame))
-	if b == nil {
+	if len(d.space.buf)-d.space.used < gso.HeaderLen+len(frame) {
 		d.flush()
-		b = d.space.take(len(frame))
 	}
-	copy(b, frame)
-	if len(nw.pending) == 0 {
-		d.dirty = append(d.dirty, nw)
+	space := d.space.buf[d.space.used:min(d.space.used+gso.MaxFrame, len(d.space.buf))]
+	if !d.whole.Start(space[:0:len(space)], r) {
+		nw.drops.count(dropOffload)
+		return
 	}
-	nw.pending = append(nw.pending, b)
+	d.whole.nw, d.whole.from, d.whole.counters = nw, from, c
 	c.PacketsOut.Add(1)
 	c.BytesOut.Add(uint64(len(frame)))
 }
 
+// finish queues the frame at the end of space.
+func (d *downlink) finish() {
+	nw := d.whole.nw
+	if nw == nil {
+		return
+	}
+	d.whole.nw = nil
+	b := d.whole.Finish()
+	d.space.used += len(b)
+	if len(nw.pending) == 0 {
+		d.dirty = append(d.dirty, nw)
+	}
+	nw.pending = append(nw.pending, b)
+}
+
 // flush writes all queued frames.
 func (d *downlink) flush() {
+	d.finish()
 	for _, nw := range d.dirty {
 		n, err := nw.dev.Write(nw.pending)
 		if missing := len(nw.pending) - n; missing > 0 {

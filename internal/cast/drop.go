@@ -30,6 +30,7 @@ const (
 	dropFragment
 	dropKeyMessage
 	dropKeyRefused
+	dropOffload
 	numDrops
 )
 
@@ -54,6 +55,7 @@ var dropNames = [numDrops - drop(fdb.NumDrops)]string{
 	"fragment",           // a fragment that fits nowhere
 	"key_message",        // a key message that is none
 	"sender_key_refused", // a sender key that must not be taken
+	"bad_offload",        // a super-frame, or a segment of one, that contradicts itself
 }
 
 // String returns the counter's name.

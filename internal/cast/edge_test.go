@@ -3,11 +3,13 @@ package cast
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/weft-net/weft/internal/frag"
+	"github.com/weft-net/weft/internal/gso"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/link"
 	"github.com/weft-net/weft/internal/seal"
@@ -27,30 +29,49 @@ type checker struct {
 
 func (c *checker) WriteBatch(ps []Packet) (int, error) {
 	for _, p := range ps {
-		data, who := bytes.Clone(p.Data), p.To.String()
-		if data[0] == wire.TypeRelay {
-			info, inner, err := c.hop.OpenEnvelope(data)
-			if err != nil {
-				c.t.Fatalf("envelope: %v", err)
-			}
-			data, who = inner, string(info.Dst[:])
+		size := p.Segment
+		if size == 0 {
+			size = len(p.Data)
 		}
-		if c.byHost[who] == nil {
-			o, err := seal.NewOpener(c.suite, c.key)
-			check(c.t, err)
-			c.byHost[who], c.parts[who] = o, &frag.Assembler{}
-		}
-		plain, err := c.byHost[who].OpenGroup(data)
-		if err != nil {
-			c.t.Fatalf("group packet: %v", err)
-		}
-		if plain[0] == wire.KindFrame {
-			c.whole[who]++
-		} else if _, ok := c.parts[who].Add(time.Unix(0, 0), plain); ok {
-			c.whole[who]++
+		for data := range slices.Chunk(p.Data, size) {
+			c.packet(bytes.Clone(data), p.To.String())
 		}
 	}
 	return len(ps), nil
+}
+
+func (c *checker) packet(data []byte, who string) {
+	if data[0] == wire.TypeRelay {
+		info, inner, err := c.hop.OpenEnvelope(data)
+		if err != nil {
+			c.t.Fatalf("envelope: %v", err)
+		}
+		data, who = inner, string(info.Dst[:])
+	}
+	if c.byHost[who] == nil {
+		o, err := seal.NewOpener(c.suite, c.key)
+		check(c.t, err)
+		c.byHost[who], c.parts[who] = o, &frag.Assembler{}
+	}
+	plain, err := c.byHost[who].OpenGroup(data)
+	if err != nil {
+		c.t.Fatalf("group packet: %v", err)
+	}
+	if plain[0] == wire.KindFragment {
+		whole, ok := c.parts[who].Add(time.Unix(0, 0), plain)
+		if !ok {
+			return
+		}
+		plain = whole
+	}
+	for b := plain[frameHeader:]; len(b) > 0; {
+		_, rest, ok := gso.Next(b)
+		if !ok {
+			c.t.Fatal("half a record")
+		}
+		b = rest
+		c.whole[who]++
+	}
 }
 
 // More packets than arenas and batches hold: none is overwritten before it is written.
@@ -99,10 +120,12 @@ func (halfWriter) WriteBatch(ps []Packet) (int, error) { return len(ps) / 2, nil
 func TestRefusedPacketsAreCounted(t *testing.T) {
 	u, nw, _ := newBench(t, 2)
 	u.w = halfWriter{}
-	u.load(unicast(200, 1, 100), 10)
-	u.batch(10, time.Now())
-	if n := nw.drops[dropSend].Load(); n != 5 {
-		t.Errorf("send_refused = %d, want 5", n)
+	for range 10 {
+		u.load(unicast(200, 1, 100), 1)
+		u.batch(1, time.Now())
+	}
+	if n := nw.drops[dropSend].Load(); n != 10 {
+		t.Errorf("send_refused = %d, want 10", n)
 	}
 }
 
@@ -111,7 +134,7 @@ func TestSpentKeysSealNothing(t *testing.T) {
 	spent, err := seal.NewGroupSealer(seal.SuiteAES, make([]byte, 32), 5, 1)
 	check(t, err)
 	nw.key.Store(spent)
-	u.load(multicast(200, "239.1.1.1", 100), 3)
+	u.load(multicast(200, "239.1.1.1", 1000), 3) // a packet each
 	u.batch(3, time.Now())
 	if n := nw.drops[dropKeySpent].Load(); n != 2 || w.sent != 2 {
 		t.Errorf("key_spent = %d, %d packets sent; want 2 and 2", n, w.sent)
@@ -156,7 +179,7 @@ func TestDownlinkSpaceIsNotReusedTooSoon(t *testing.T) {
 			f := unicast(1, 2, 9000)
 			f[100] = byte(i)
 			frames = append(frames, f)
-			e.HandleFrame(idOf(1), append([]byte{wire.KindFrame, 0, 0xab, 0xcd}, f...))
+			e.HandleFrame(idOf(1), plaintext(f))
 		}
 		e.Flush()
 		r.host(2).want("a long batch", frames...)

@@ -24,30 +24,29 @@ func fuzzEngine(f *testing.F) (*Engine, *discard) {
 	return e, tap
 }
 
-// FuzzHandleFrame feeds plaintexts of an honest link: whatever is inside, every one is delivered or counted.
+// FuzzHandleFrame feeds plaintexts of an honest link: whatever is inside, every one is delivered or counted; it may hold several frames.
 func FuzzHandleFrame(f *testing.F) {
-	head := []byte{wire.KindFrame, 0, 0xab, 0xcd}
 	f.Add([]byte{})
-	f.Add(head)
-	f.Add(append(head[:4:4], unicast(2, 1, 100)...))
-	f.Add(append(head[:4:4], multicast(2, "239.1.1.1", 100)...))
+	f.Add([]byte{wire.KindFrame, 0, 0xab, 0xcd})
+	f.Add(append(plaintext(unicast(2, 1, 60)), 0, 3, 0, 1, 2, 3)) // a second record
+	f.Add(plaintext(unicast(2, 1, 100)))
+	f.Add(plaintext(multicast(2, "239.1.1.1", 100)))
 	e, tap := fuzzEngine(f)
 	f.Fuzz(func(t *testing.T, plain []byte) {
 		before, frames := total(e), tap.frames
 		e.HandleFrame(idOf(2), plain)
 		e.Flush()
-		if got := total(e) - before + uint64(tap.frames-frames); got != 1 {
-			t.Errorf("delivered or dropped %d times", got)
+		if got := total(e) - before + uint64(tap.frames-frames); got < 1 {
+			t.Errorf("neither delivered nor dropped")
 		}
 	})
 }
 
 // FuzzHandleGroup feeds packets as they come and, sealed under a key the engine has, plaintexts of a host that lies.
 func FuzzHandleGroup(f *testing.F) {
-	head := []byte{wire.KindFrame, 0, 0xab, 0xcd}
 	f.Add([]byte{}, false)
 	f.Add(bytes.Repeat([]byte{wire.TypeGroup}, 60), false)
-	f.Add(append(head[:4:4], multicast(2, "239.1.1.1", 100)...), true)
+	f.Add(plaintext(multicast(2, "239.1.1.1", 100)), true)
 	f.Add([]byte{wire.KindFragment, 0, 0, 0, 1, 0, 2, 1, 2, 3}, true)
 	f.Add([]byte{wire.KindFragment, 0, 0, 0, 1, 1, 2, 1, 2, 3}, true)
 	e, tap := fuzzEngine(f)
@@ -72,8 +71,8 @@ func FuzzHandleGroup(f *testing.F) {
 		e.Flush()
 		// A fragment may wait for the others, or push out one that waited.
 		fragment := honest && len(b) > 0 && b[0] == wire.KindFragment
-		if got := total(e) - before + uint64(tap.frames-frames); got != 1 && !fragment {
-			t.Errorf("delivered or dropped %d times", got)
+		if got := total(e) - before + uint64(tap.frames-frames); got < 1 && !fragment {
+			t.Errorf("neither delivered nor dropped")
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/weft-net/weft/internal/fdb"
 	"github.com/weft-net/weft/internal/frag"
+	"github.com/weft-net/weft/internal/gso"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/link"
 	"github.com/weft-net/weft/internal/seal"
@@ -34,29 +35,22 @@ func newTAP() *fakeTAP {
 	return &fakeTAP{in: make(chan []byte, 1024), out: make(chan []byte, 4096), done: make(chan struct{})}
 }
 
-func (d *fakeTAP) Read(bufs [][]byte, sizes []int) (int, error) {
+// Read gives frames one at a time, so that each has packets of its own.
+func (d *fakeTAP) Read(space []byte, frames [][]byte) (int, error) {
 	select {
 	case f := <-d.in:
-		sizes[0] = copy(bufs[0], f)
+		clear(space[:gso.HeaderLen])
+		n := gso.HeaderLen + copy(space[gso.HeaderLen:], f)
+		frames[0] = space[:n:n]
+		return 1, nil
 	case <-d.done:
 		return 0, net.ErrClosed
 	}
-	n := 1
-	for ; n < len(bufs); n++ {
-		select {
-		case f := <-d.in:
-			sizes[n] = copy(bufs[n], f)
-			continue
-		default:
-		}
-		break
-	}
-	return n, nil
 }
 
 func (d *fakeTAP) Write(bufs [][]byte) (int, error) {
 	for _, b := range bufs {
-		d.out <- bytes.Clone(b)
+		d.out <- bytes.Clone(b[gso.HeaderLen:])
 	}
 	return len(bufs), nil
 }
@@ -242,24 +236,33 @@ func (h *rigHost) send(to ident.HostID, plain []byte) error {
 	if lost {
 		return nil
 	}
-	_, err = h.WriteBatch([]Packet{{pkt, path.Endpoint}})
+	_, err = h.WriteBatch([]Packet{{Data: pkt, To: path.Endpoint}})
 	return err
 }
 
 // WriteBatch is the underlay.
 func (h *rigHost) WriteBatch(ps []Packet) (int, error) {
 	for _, p := range ps {
-		to := int(p.To.Addr().As4()[3])
-		data := bytes.Clone(p.Data)
-		h.mu.Lock()
-		h.wire = append(h.wire, wirePacket{h.n, to, data})
-		lost := h.lose != nil && h.lose(h.n, to, data[0])
-		h.mu.Unlock()
-		if !lost {
-			h.host(to).in <- datagram{endpoint(h.n), bytes.Clone(data)}
+		size := p.Segment
+		if size == 0 {
+			size = len(p.Data)
+		}
+		for data := range slices.Chunk(p.Data, size) {
+			h.carry(int(p.To.Addr().As4()[3]), data)
 		}
 	}
 	return len(ps), nil
+}
+
+func (h *rigHost) carry(to int, data []byte) {
+	data = bytes.Clone(data)
+	h.mu.Lock()
+	h.wire = append(h.wire, wirePacket{h.n, to, data})
+	lost := h.lose != nil && h.lose(h.n, to, data[0])
+	h.mu.Unlock()
+	if !lost {
+		h.host(to).in <- datagram{endpoint(h.n), bytes.Clone(data)}
+	}
 }
 
 // read is the mesh's reader.
@@ -315,7 +318,7 @@ func (h *rigHost) handle(pkt []byte, from ident.HostID) {
 		b := make([]byte, wire.RelayTotal+len(inner))
 		copy(b[wire.RelayTotal:], inner)
 		check(h.t, h.direct[dst].PutEnvelope(b, info.Src, info.Dst, info.Hops-1))
-		_, _ = h.WriteBatch([]Packet{{b, endpoint(dst)}})
+		_, _ = h.WriteBatch([]Packet{{Data: b, To: endpoint(dst)}})
 	}
 }
 
@@ -337,6 +340,15 @@ func (r *rig) sent(kind byte) (out []wirePacket) {
 	}
 	r.wire = nil
 	return out
+}
+
+// plaintext is a frame as it crosses: kind, VNI, one record.
+func plaintext(frame []byte) []byte {
+	r := gso.Record{Frame: frame}
+	b := make([]byte, frameHeader+r.Overhead()+len(frame))
+	copy(b, []byte{wire.KindFrame, 0, 0xab, 0xcd})
+	r.Put(b[frameHeader:])
+	return b
 }
 
 func macOf(n int) fdb.MAC { return fdb.MAC{2, 0, 0, 0, 0, byte(n)} }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/weft-net/weft/internal/fdb"
 	"github.com/weft-net/weft/internal/frag"
+	"github.com/weft-net/weft/internal/gso"
 	"github.com/weft-net/weft/internal/link"
 	"github.com/weft-net/weft/internal/seal"
 	"github.com/weft-net/weft/internal/wire"
@@ -14,43 +15,74 @@ import (
 
 // Sizes of an uplink's fixed memory.
 const (
-	// batchFrames is how many frames one read takes.
+	// batchFrames is how many frames one read takes, readSpace what they may have in all.
 	batchFrames = 64
-	// batchPackets is how many packets wait for one write.
+	readSpace   = 256 << 10
+	// batchPackets is how many packets, or trains of packets, wait for one write.
 	batchPackets = 256
-	// arenaSize is the space for fragments, and again for copies in envelopes, between two writes.
+	// arenaSize is the space for sealed packets, and again for copies in envelopes, between two writes.
 	arenaSize = 256 << 10
-)
-
-// A frame is read into its slot behind room for every header it may need, so that it is sealed where it lies:
-//
-//	| envelope 64 | group header 20 | kind, VNI 4 | frame | tag 16 |
-//	               | link header 16 |
-const (
-	frameHeader = 4 // kind and VNI
-	slotHead    = wire.RelayTotal + wire.GroupHeader + frameHeader
+	// A train is what one call may carry to one endpoint (udp.MaxSegments, and less than 64 KiB with all headers).
+	maxTrain      = 65000
+	trainPackets  = 64
+	frameHeader   = 4 // kind and VNI
+	largestPacket = wire.GroupHeader + wire.MaxDatagram + wire.Tag
 )
 
 // uplink carries frames from one network's TAP to the underlay. It belongs to the goroutine in run.
+//
+// Frames that follow each other to the same receivers share packets, as many as fit; super-frames are cut into
+// segments, one packet each. Packets that follow each other and are of one size make a train: one call of the kernel.
 type uplink struct {
-	e       *Engine
-	nw      *network
-	w       PacketWriter
-	slots   [][]byte // whole slots
-	bufs    [][]byte // where Read puts frames: a part of each slot
-	sizes   []int
-	out     []Packet // sealed, not yet written; they point into slots and arenas
-	paths   []receiver
-	parts   arena // fragments
-	wrapped arena // copies in envelopes
+	e      *Engine
+	nw     *network
+	w      PacketWriter
+	space  []byte   // what frames are read into
+	frames [][]byte // parts of it
+	split  gso.Splitter
+	burst  byte // counts super-frames
+
+	to      dest
+	pkt     packet
+	train   train
+	sealed  arena
+	wrapped arena    // copies in envelopes
+	scratch []byte   // a plaintext that must be cut
+	out     []Packet // not yet written; they point into the arenas
 	bucket  bucket
 	fragID  uint32 // of group packets
 }
 
-// receiver is one host that gets the frame and the path it takes, read once per frame.
+// dest is where frames go: found once for those that follow each other.
+type dest struct {
+	one     bool
+	first   **link.Peer // of the table's list: names it
+	paths   []receiver
+	missing int // receivers without a path
+	room    int // plaintext of a packet in bytes
+	head    int // of its header
+	sealer  *seal.Sealer
+}
+
+// receiver is one host that gets a frame and the path it takes.
 type receiver struct {
 	peer *link.Peer
 	path *link.Path
+}
+
+// packet is the one being filled: a plaintext of n bytes behind room for the header, at the end of the arena.
+type packet struct {
+	open bool
+	at   int
+	n    int
+}
+
+// train is sealed packets in the arena that go to the same receivers in one call each.
+type train struct {
+	at, end int
+	size    int // of every packet but the last
+	count   int
+	short   bool // the last is shorter: no more follow
 }
 
 // arena hands out space until reset.
@@ -70,27 +102,19 @@ func (a *arena) take(n int) []byte {
 }
 
 func newUplink(e *Engine, nw *network) *uplink {
-	u := &uplink{
+	return &uplink{
 		e: e, nw: nw, w: e.cfg.NewWriter(),
-		slots: make([][]byte, batchFrames),
-		bufs:  make([][]byte, batchFrames),
-		sizes: make([]int, batchFrames),
-		out:   make([]Packet, 0, batchPackets),
+		space: make([]byte, readSpace), frames: make([][]byte, batchFrames),
+		scratch: make([]byte, frameHeader+gso.MaxRecord+nw.mtu+etherOverhead),
+		out:     make([]Packet, 0, batchPackets),
+		sealed:  arena{buf: make([]byte, arenaSize)}, wrapped: arena{buf: make([]byte, arenaSize)},
 	}
-	frame := nw.mtu + etherOverhead + 1 // one more, to see what is too long
-	for i := range u.slots {
-		u.slots[i] = make([]byte, slotHead+frame+wire.Tag)
-		u.bufs[i] = u.slots[i][slotHead : slotHead+frame]
-	}
-	u.parts.buf = make([]byte, arenaSize)
-	u.wrapped.buf = make([]byte, arenaSize)
-	return u
 }
 
 // run reads until the device is closed.
 func (u *uplink) run() {
 	for {
-		n, err := u.nw.dev.Read(u.bufs, u.sizes)
+		n, err := u.nw.dev.Read(u.space, u.frames)
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {
 				u.e.log.Error("uplink stopped", "vni", u.nw.vni, "err", err)
@@ -105,155 +129,250 @@ func (u *uplink) run() {
 func (u *uplink) batch(n int, now time.Time) {
 	u.bucket.fill(now, u.nw.rate.Load())
 	t := u.nw.table.Load()
-	for i := range n {
+	for _, f := range u.frames[:n] {
 		if t == nil {
 			u.nw.drops.count(dropNoTable)
 			continue
 		}
-		u.frame(t, i, u.sizes[i])
+		u.frame(t, gso.Parse(f), f[gso.HeaderLen:])
 	}
 	u.flush()
+	u.to.first = nil // paths may be others by the next batch
 }
 
-// frame decides on the frame in slot i and sends it.
-func (u *uplink) frame(t *fdb.Table, i, n int) {
-	if n > u.nw.mtu+etherOverhead {
+// frame decides on a frame and sends it.
+func (u *uplink) frame(t *fdb.Table, h gso.Header, f []byte) {
+	longest := len(f)
+	if h.Type != gso.TypeNone {
+		u.burst++
+		if u.split.Init(h, f, u.burst) != nil {
+			u.nw.drops.count(dropOffload)
+			return
+		}
+		longest = u.split.Segment()
+	}
+	if longest > u.nw.mtu+etherOverhead {
 		u.nw.drops.count(dropTooBig)
 		return
 	}
-	d := t.Lookup(u.bufs[i][:n])
-	copies := 0
+	d := t.Lookup(f)
+	frames, copies := 1, 0
 	switch {
 	case d.Drop != fdb.Deliver:
 		u.nw.drops.count(drop(d.Drop))
 	case d.Flood && !u.bucket.take():
 		u.nw.drops.count(dropRate)
-	case d.One:
-		copies = u.toOne(d.To[0], i, n)
+	case len(d.To) == 0:
 	default:
-		copies = u.toMany(d.To, i, n)
+		u.aim(&d)
+		if u.to.missing > 0 {
+			u.nw.drops[dropNoPath].Add(uint64(u.to.missing))
+		}
+		if len(u.to.paths) > 0 {
+			frames = u.pack(h, f)
+			copies = frames * len(u.to.paths)
+		}
 	}
 	c := d.Counters
 	if c == nil {
 		return
 	}
-	c.PacketsIn.Add(1)
-	c.BytesIn.Add(uint64(n))
+	c.PacketsIn.Add(uint64(frames))
+	c.BytesIn.Add(uint64(len(f)))
 	c.CopiesSent.Add(uint64(copies))
-	if saved := t.Others() - copies; !d.One && saved > 0 {
+	if saved := frames*t.Others() - copies; !d.One && saved > 0 {
 		c.CopiesSaved.Add(uint64(saved))
 	}
 }
 
-// plain writes kind and VNI before the frame in slot i and returns the slot from off bytes before them on.
-func (u *uplink) plain(i, off int) []byte {
-	b := u.slots[i][slotHead-frameHeader-off:]
-	b[off] = wire.KindFrame
-	b[off+1], b[off+2], b[off+3] = byte(u.nw.vni>>16), byte(u.nw.vni>>8), byte(u.nw.vni)
-	return b
-}
-
-// toOne seals a frame for one host under the session of the link.
-func (u *uplink) toOne(p *link.Peer, i, n int) (copies int) {
-	path := p.Use()
-	if path == nil {
-		u.nw.drops.count(dropNoPath)
-		return 0
+// aim makes the receivers of a decision those of the packets that follow.
+func (u *uplink) aim(d *fdb.Decision) {
+	to := &u.to
+	first := &d.To[0]
+	if to.first != nil && to.one == d.One && (to.first == first || d.One && *to.first == *first) {
+		for i := range to.paths {
+			to.paths[i].peer.Use()
+		}
+		return
 	}
-	buf, plain := u.plain(i, wire.LinkHeader), frameHeader+n
-	count, each, err := frag.Plan(plain, path.Payload-wire.LinkHeader-wire.Tag)
-	if err != nil {
-		u.nw.drops.count(dropTooBig)
-		return 0
-	}
-	u.paths = append(u.paths[:0], receiver{p, path})
-	if count == 1 {
-		return u.sealed(path.Session.SealLink(buf, plain))
-	}
-	id := u.e.cfg.NextFragment()
-	whole := buf[wire.LinkHeader : wire.LinkHeader+plain]
-	for k := range count {
-		part, n := u.part(whole, wire.LinkHeader, id, k, count, each)
-		copies = max(copies, u.sealed(path.Session.SealLink(part, n)))
-	}
-	return copies
-}
-
-// toMany seals a frame once, whoever gets it, under the sender key of the network.
-func (u *uplink) toMany(to []*link.Peer, i, n int) (copies int) {
-	u.paths = u.paths[:0]
+	u.depart()
+	*to = dest{one: d.One, first: first, paths: to.paths[:0]}
 	payload := wire.MaxDatagram
-	for _, p := range to {
+	for _, p := range d.To {
 		path := p.Use()
 		if path == nil {
-			u.nw.drops.count(dropNoPath)
+			to.missing++
 			continue
 		}
-		u.paths = append(u.paths, receiver{p, path})
+		to.paths = append(to.paths, receiver{p, path})
 		payload = min(payload, path.Payload)
 	}
-	if len(u.paths) == 0 {
-		return 0
+	switch {
+	case len(to.paths) == 0:
+	case d.One:
+		to.head, to.sealer = wire.LinkHeader, to.paths[0].path.Session
+	default:
+		payload = max(payload, wire.MinPath-wire.RelayTotal)
+		to.head, to.sealer = wire.GroupHeader, u.nw.key.Load()
 	}
-	payload = max(payload, wire.MinPath-wire.RelayTotal)
-	key := u.nw.key.Load()
-	buf, plain := u.plain(i, wire.GroupHeader), frameHeader+n
-	count, each, err := frag.Plan(plain, payload-wire.GroupHeader-wire.Tag)
+	to.room = payload - to.head - wire.Tag
+}
+
+// pack puts a frame, or the segments of a super-frame, into packets, and returns how many frames that were.
+func (u *uplink) pack(h gso.Header, f []byte) (frames int) {
+	if h.Type == gso.TypeNone {
+		var r gso.Record
+		if r.Plain(h, f) != nil {
+			u.nw.drops.count(dropOffload)
+			return 0
+		}
+		n := r.Overhead() + len(f)
+		if b := u.place(n); b != nil {
+			r.Put(b)
+		} else {
+			r.Put(u.scratch[frameHeader:])
+			u.cut(frameHeader + n)
+		}
+		return 1
+	}
+	for n := u.split.Len(); n > 0; n = u.split.Len() {
+		if b := u.place(n); b != nil {
+			u.split.Put(b)
+		} else {
+			u.split.Put(u.scratch[frameHeader:])
+			u.cut(frameHeader + n)
+		}
+		frames++
+	}
+	return frames
+}
+
+// begin writes what every plaintext of frames begins with.
+func (u *uplink) begin(b []byte) {
+	b[0], b[1], b[2], b[3] = wire.KindFrame, byte(u.nw.vni>>16), byte(u.nw.vni>>8), byte(u.nw.vni)
+}
+
+// place returns room for a record of n bytes in a packet, nil when no packet on the way to the receivers has it.
+func (u *uplink) place(n int) []byte {
+	if u.pkt.open && u.pkt.n+n > u.to.room {
+		u.close()
+	}
+	if !u.pkt.open {
+		if frameHeader+n > u.to.room {
+			return nil
+		}
+		u.open()
+		u.begin(u.sealed.buf[u.pkt.at+u.to.head:])
+		u.pkt.n = frameHeader
+	}
+	at := u.pkt.at + u.to.head + u.pkt.n
+	u.pkt.n += n
+	return u.sealed.buf[at : at+n]
+}
+
+// open begins a packet at the end of the arena.
+func (u *uplink) open() {
+	if len(u.sealed.buf)-u.sealed.used < largestPacket {
+		u.leave()
+		u.write()
+		u.sealed.used = 0
+	}
+	u.pkt = packet{open: true, at: u.sealed.used}
+}
+
+// cut sends the plaintext of n bytes in scratch, which fits no packet, in fragments.
+func (u *uplink) cut(n int) {
+	u.begin(u.scratch)
+	count, each, err := frag.Plan(n, u.to.room)
 	if err != nil {
 		u.nw.drops.count(dropTooBig)
-		return 0
+		return
 	}
-	if count == 1 {
-		return u.sealed(key.SealGroup(buf, plain))
+	var id uint32
+	if u.to.one {
+		id = u.e.cfg.NextFragment()
+	} else {
+		u.fragID++
+		id = u.fragID
 	}
-	u.fragID++
-	whole := buf[wire.GroupHeader : wire.GroupHeader+plain]
 	for k := range count {
-		part, n := u.part(whole, wire.GroupHeader, u.fragID, k, count, each)
-		copies = max(copies, u.sealed(key.SealGroup(part, n)))
+		part := u.scratch[k*each : min((k+1)*each, n)]
+		if u.pkt.open {
+			u.close()
+		}
+		u.open()
+		b := u.sealed.buf[u.pkt.at+u.to.head:]
+		frag.PutHeader(b, id, k, count)
+		u.pkt.n = frag.Header + copy(b[frag.Header:], part)
 	}
-	return copies
+	u.close()
 }
 
-// part copies fragment k of a plaintext behind room for a header of off bytes, ready to be sealed.
-func (u *uplink) part(whole []byte, off int, id uint32, k, count, each int) (buf []byte, n int) {
-	from := k * each
-	to := min(from+each, len(whole))
-	n = frag.Header + to - from
-	if buf = u.parts.take(off + n + wire.Tag); buf == nil {
-		u.flush()
-		buf = u.parts.take(off + n + wire.Tag) // an empty arena has room for any packet
+// close seals the packet being filled and couples it to the train.
+func (u *uplink) close() {
+	at, n := u.pkt.at, u.pkt.n
+	u.pkt.open = false
+	var pkt []byte
+	var err error
+	if u.to.one {
+		pkt, err = u.to.sealer.SealLink(u.sealed.buf[at:], n)
+	} else {
+		pkt, err = u.to.sealer.SealGroup(u.sealed.buf[at:], n)
 	}
-	frag.PutHeader(buf[off:], id, k, count)
-	copy(buf[off+frag.Header:], whole[from:to])
-	return buf, n
-}
-
-// sealed queues a packet, or counts why it was not sealed, for all receivers in u.paths. It returns the copies.
-func (u *uplink) sealed(pkt []byte, err error) (copies int) {
 	if err != nil {
 		reason := dropSealing
 		if errors.Is(err, seal.ErrSpent) {
 			reason = dropKeySpent
 		}
 		u.nw.drops.count(reason)
-		return 0
+		return
 	}
-	for i := range u.paths {
-		r := &u.paths[i]
-		data := pkt
-		if r.path.Relay != nil {
-			if data = u.envelope(r, pkt); data == nil {
-				continue
+	u.sealed.used = at + len(pkt)
+	t := &u.train
+	if t.count > 0 && (t.short || at != t.end || len(pkt) > t.size || t.count == trainPackets || t.end-t.at+len(pkt) > maxTrain) {
+		u.leave()
+	}
+	if t.count == 0 {
+		*t = train{at: at, size: len(pkt)}
+	}
+	t.end = at + len(pkt)
+	t.count++
+	t.short = len(pkt) < t.size
+}
+
+// leave queues the train for all receivers.
+func (u *uplink) leave() {
+	t := u.train
+	u.train.count = 0
+	if t.count == 0 {
+		return
+	}
+	whole := u.sealed.buf[t.at:t.end:t.end]
+	for i := range u.to.paths {
+		r := &u.to.paths[i]
+		if r.path.Relay == nil {
+			p := Packet{Data: whole, To: r.path.Endpoint}
+			if t.count > 1 {
+				p.Segment = t.size
 			}
+			u.queue(p)
+			continue
 		}
-		if len(u.out) == cap(u.out) {
-			u.write()
+		for b := whole; len(b) > 0; {
+			n := min(t.size, len(b))
+			if data := u.envelope(r, b[:n]); data != nil {
+				u.queue(Packet{Data: data, To: r.path.Endpoint})
+			}
+			b = b[n:]
 		}
-		u.out = append(u.out, Packet{Data: data, To: r.path.Endpoint})
-		copies++
 	}
-	return copies
+}
+
+func (u *uplink) queue(p Packet) {
+	if len(u.out) == cap(u.out) {
+		u.write()
+	}
+	u.out = append(u.out, p)
 }
 
 // envelope returns a copy of pkt in an envelope for the relay of r, nil when it cannot be sealed.
@@ -273,7 +392,15 @@ func (u *uplink) envelope(r *receiver, pkt []byte) []byte {
 	return b
 }
 
-// write sends what is queued. Slots and arenas stay as they are: the packet at hand may lie in one.
+// depart queues all that is on the way to the receivers of the moment.
+func (u *uplink) depart() {
+	if u.pkt.open {
+		u.close()
+	}
+	u.leave()
+}
+
+// write sends what is queued. The arenas stay as they are: the packet at hand lies in one.
 func (u *uplink) write() {
 	if len(u.out) == 0 {
 		return
@@ -288,8 +415,9 @@ func (u *uplink) write() {
 	u.out = u.out[:0]
 }
 
-// flush sends what is queued and takes the arenas back.
+// flush sends all and takes the arenas back.
 func (u *uplink) flush() {
+	u.depart()
 	u.write()
-	u.parts.used, u.wrapped.used = 0, 0
+	u.sealed.used, u.wrapped.used = 0, 0
 }

@@ -50,7 +50,7 @@ type packetWriter struct {
 func (p *packetWriter) WriteBatch(ps []cast.Packet) (int, error) {
 	p.ms = p.ms[:0]
 	for i := range ps {
-		p.ms = append(p.ms, udp.Message{Buf: ps[i].Data, Addr: ps[i].To})
+		p.ms = append(p.ms, udp.Message{Buf: ps[i].Data, Addr: ps[i].To, Segment: ps[i].Segment})
 	}
 	return p.w.WriteBatch(p.ms)
 }

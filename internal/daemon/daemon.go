@@ -212,7 +212,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 	if s.underlay, err = newUnderlay(s.ctx, s.log); err != nil {
 		return err
 	}
-	if s.conn, err = udp.Listen(s.cfg.Port, udp.Options{}); err != nil {
+	if s.conn, err = udp.Listen(s.cfg.Port, udp.Options{Coalesce: true}); err != nil {
 		return fmt.Errorf("UDP port %d: %w (another weft, or --port)", s.cfg.Port, err)
 	}
 	defer func() {

@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	readBatch = 64
-	bufSize   = wire.MaxDatagram + 64
+	readBatch = 64                    // packets answered in one call
+	readCalls = 32                    // messages of one read; the kernel joins packets of one flow to one
+	readSize  = 64 << 10              // of a message
+	bufSize   = wire.MaxDatagram + 64 // of a packet
 )
 
 // reader is the receiving side: it belongs to one goroutine.
@@ -35,9 +37,9 @@ const (
 
 // read is the reader goroutine.
 func (m *Mesh) read() {
-	ms := make([]udp.Message, readBatch)
+	ms := make([]udp.Message, readCalls)
 	for i := range ms {
-		ms[i].Buf = make([]byte, bufSize)
+		ms[i].Buf = make([]byte, readSize)
 	}
 	r := &reader{m: m, w: m.cfg.Conn.NewWriter(readBatch), out: make([]udp.Message, 0, readBatch)}
 	for {
@@ -50,7 +52,7 @@ func (m *Mesh) read() {
 			continue
 		}
 		for i := range ms[:n] {
-			r.packet(ms[i].Buf[:ms[i].N], link.Direct(ms[i].Addr), ident.HostID{})
+			r.packets(&ms[i])
 		}
 		m.cfg.Datapath.Flush()
 		r.flush()
@@ -72,6 +74,18 @@ func (r *reader) flush() {
 		}
 	}
 	r.out, r.n = r.out[:0], 0
+}
+
+// packets takes what one message holds: a packet, or several of one flow.
+func (r *reader) packets(m *udp.Message) {
+	from, b := link.Direct(m.Addr), m.Buf[:m.N]
+	if m.Segment > 0 {
+		for len(b) > m.Segment {
+			r.packet(b[:m.Segment:m.Segment], from, ident.HostID{})
+			b = b[m.Segment:]
+		}
+	}
+	r.packet(b, from, ident.HostID{})
 }
 
 // packet takes one packet that came from addr. src is the host that a relay names, else zero.

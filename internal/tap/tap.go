@@ -8,17 +8,18 @@ var ErrUnsupported = errors.New("TAP interfaces need Linux")
 
 // Device is an open TAP interface. The interface exists as long as the Device is open.
 //
-// Frames are plain Ethernet, without a virtio-net header; a later device that carries
-// offloads says so by another constructor, the methods stay.
+// Before every frame stands a virtio-net header of gso.HeaderLen bytes: the kernel hands over super-frames (TCP or UDP
+// data of many packets behind one header) and frames whose transport checksum is not computed, and takes such. Where a
+// kernel lacks an offload, those it hands over are whole and short.
 type Device interface {
 	// Name is the interface's name.
 	Name() string
-	// Read fills bufs[i][:sizes[i]] with frames: it waits for the first and then takes what is
-	// there already, at most min(len(bufs), len(sizes)), and returns how many. A frame longer
-	// than its buffer is cut (sizes[i] is never more than len(bufs[i])): give MTU + 18 bytes.
+	// Read waits for a frame and then takes what is there already, at most len(frames) and as long as gso.MaxFrame
+	// bytes of space, which must have that many at least, are left. It puts them into space one behind the other, makes
+	// frames[i] those parts of it, header first, and returns how many.
 	// One goroutine reads at a time. After Close: an error that Is net.ErrClosed.
-	Read(bufs [][]byte, sizes []int) (n int, err error)
-	// Write hands frames to the kernel and returns how many it took. A frame that the kernel
+	Read(space []byte, frames [][]byte) (n int, err error)
+	// Write hands frames, header first, to the kernel and returns how many it took. A frame that the kernel
 	// refuses (too short, too long, interface down, queue full) is skipped, counted by Refused
 	// and does not stop the rest; err is then nil. Safe from several goroutines.
 	Write(bufs [][]byte) (n int, err error)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weft-net/weft/internal/gso"
 	"github.com/weft-net/weft/internal/netns"
 )
 
@@ -44,13 +45,7 @@ func open(t testing.TB) (netns.Namespace, Device) {
 	return ns, d
 }
 
-func buffers(n int) ([][]byte, []int) {
-	bufs := make([][]byte, n)
-	for i := range bufs {
-		bufs[i] = make([]byte, 1518)
-	}
-	return bufs, make([]int, n)
-}
+func buffers(n int) ([]byte, [][]byte) { return make([]byte, 2*gso.MaxFrame), make([][]byte, n) }
 
 // sender opens a packet socket, which puts frames on the wire as they are given.
 func sender(t testing.TB, ns netns.Namespace) func(frame []byte) {
@@ -76,6 +71,9 @@ func sender(t testing.TB, ns netns.Namespace) func(frame []byte) {
 	}
 }
 
+// headed puts a virtio-net header that says nothing before a frame.
+func headed(frame []byte) []byte { return append(make([]byte, gso.HeaderLen), frame...) }
+
 func frame(n byte) []byte {
 	return append([]byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5}, bytes.Repeat([]byte{n}, 50)...)
 }
@@ -86,10 +84,10 @@ func TestReadBatch(t *testing.T) {
 	for i := range byte(5) {
 		send(frame(i))
 	}
-	bufs, sizes := buffers(3)
+	space, frames := buffers(3)
 	var got [][]byte
 	for len(got) < 5 {
-		n, err := d.Read(bufs, sizes)
+		n, err := d.Read(space, frames)
 		if err != nil || n == 0 {
 			t.Fatalf("read: %d, %v", n, err)
 		}
@@ -97,7 +95,7 @@ func TestReadBatch(t *testing.T) {
 			t.Errorf("first batch of %d frames, want 3", n)
 		}
 		for i := range n {
-			got = append(got, bytes.Clone(bufs[i][:sizes[i]]))
+			got = append(got, bytes.Clone(frames[i][gso.HeaderLen:]))
 		}
 	}
 	for i, b := range got {
@@ -105,8 +103,8 @@ func TestReadBatch(t *testing.T) {
 			t.Errorf("frame %d: % x", i, b)
 		}
 	}
-	if n, err := d.Read(nil, nil); n != 0 || err != nil {
-		t.Errorf("no buffers: %d, %v", n, err)
+	if n, err := d.Read(space[1+gso.MaxFrame:], frames); n != 0 || err == nil {
+		t.Errorf("too little space: %d, %v", n, err)
 	}
 }
 
@@ -128,7 +126,7 @@ func TestWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	n, err := d.Write([][]byte{frame(1), {1, 2, 3}, frame(2)})
+	n, err := d.Write([][]byte{headed(frame(1)), headed([]byte{1, 2, 3}), headed(frame(2))})
 	if n != 2 || err != nil || d.Refused() != 1 {
 		t.Errorf("wrote %d, %v, refused %d: want 2 and the short one refused", n, err, d.Refused())
 	}
@@ -145,9 +143,9 @@ func TestCloseEndsRead(t *testing.T) {
 	_, d := open(t)
 	done := make(chan error, 1)
 	go func() {
-		bufs, sizes := buffers(1)
+		space, frames := buffers(1)
 		for {
-			if _, err := d.Read(bufs, sizes); err != nil {
+			if _, err := d.Read(space, frames); err != nil {
 				done <- err
 				return
 			}
@@ -164,7 +162,7 @@ func TestCloseEndsRead(t *testing.T) {
 	case <-time.After(2 * time.Second):
 		t.Error("read is still blocked")
 	}
-	if _, err := d.Write([][]byte{frame(1)}); !errors.Is(err, net.ErrClosed) {
+	if _, err := d.Write([][]byte{headed(frame(1))}); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("write: %v", err)
 	}
 }
@@ -187,11 +185,11 @@ func TestOpenRefuses(t *testing.T) {
 func TestNoAllocations(t *testing.T) {
 	ns, d := open(t)
 	send := sender(t, ns)
-	bufs, sizes := buffers(4)
-	out := [][]byte{frame(1), frame(2)}
+	space, frames := buffers(4)
+	out := [][]byte{headed(frame(1)), headed(frame(2))}
 	if n := testing.AllocsPerRun(100, func() {
-		send(out[0])
-		if _, err := d.Read(bufs, sizes); err != nil {
+		send(out[0][gso.HeaderLen:])
+		if _, err := d.Read(space, frames); err != nil {
 			t.Fatal(err)
 		}
 	}); n > 1 { // one is the test's own, in Sendto
@@ -210,7 +208,7 @@ func BenchmarkWrite(b *testing.B) {
 	_, d := open(b)
 	out := make([][]byte, 64)
 	for i := range out {
-		out[i] = frame(byte(i))
+		out[i] = headed(frame(byte(i)))
 	}
 	b.ReportAllocs()
 	for b.Loop() {

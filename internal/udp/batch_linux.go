@@ -135,7 +135,12 @@ func (b *batch) write(ms []Message) (int, error) {
 		}
 		if b.errno != 0 {
 			// sendmmsg stops at the message it cannot send, and fails when that is the first.
-			b.c.n.errs[errnoIndex(b.errno)].Add(1)
+			n, k := b.apart(&ms[b.lo])
+			if n == 0 {
+				b.c.n.errs[errnoIndex(b.errno)].Add(1)
+			}
+			sent += n
+			bytes += uint64(k)
 			b.lo++
 			continue
 		}
@@ -151,6 +156,33 @@ func (b *batch) write(ms []Message) (int, error) {
 	b.c.n.txMessages.Add(uint64(sent))
 	b.c.n.txBytes.Add(bytes)
 	return sent, nil
+}
+
+// apart sends the datagrams of a message one by one, after the kernel refused them together: not every route and device
+// can cut (EIO where the device computes no checksums). It returns 1 when all went, and their bytes.
+func (b *batch) apart(m *Message) (sent, bytes int) {
+	if m.Segment <= 0 || m.Segment >= len(m.Buf) {
+		return 0, 0
+	}
+	lo, hi, i := b.lo, b.hi, b.lo
+	h := &b.hdrs[i].hdr
+	h.Control = nil
+	h.SetControllen(0)
+	for rest := m.Buf; len(rest) > 0; {
+		n := min(m.Segment, len(rest))
+		b.setBuf(i, rest[:n])
+		b.lo, b.hi = i, i+1
+		if b.c.raw.Write(b.sendFn) != nil || b.errno != 0 {
+			break
+		}
+		bytes += n
+		rest = rest[n:]
+	}
+	b.lo, b.hi = lo, hi
+	if m.N = bytes; bytes == len(m.Buf) {
+		sent = 1
+	}
+	return sent, bytes
 }
 
 // release drops the pointers into the caller's buffers, which a pooled batch must not keep alive.

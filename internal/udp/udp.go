@@ -32,7 +32,8 @@ type Message struct {
 	// Addr is the other end; IPv4 is never in its IPv6-mapped form.
 	Addr netip.AddrPort
 	// Segment, if not 0, cuts Buf[:N] into datagrams of Segment bytes, the last of which may be shorter.
-	// A write may set it where Stats.CanSegment says so; a read sets it only when Options.Coalesce is on.
+	// A write may always set it: what the kernel cannot cut goes out one by one. A read sets it only when
+	// Options.Coalesce is on.
 	Segment int
 	// Truncated says that the datagram was longer than Buf and its rest is lost.
 	Truncated bool

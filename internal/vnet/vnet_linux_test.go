@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weft-net/weft/internal/gso"
 	"github.com/weft-net/weft/internal/netns"
 	"github.com/weft-net/weft/internal/nl"
 	"github.com/weft-net/weft/internal/vnet"
@@ -74,7 +75,7 @@ func TestFirstSecond(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := w.dev.Write([][]byte{udp4(mac(9), ip4(9), "239.1.2.3", 4711, "for a")}); err != nil {
+	if _, err := w.dev.Write([][]byte{append(make([]byte, gso.HeaderLen), udp4(mac(9), ip4(9), "239.1.2.3", 4711, "for a")...)}); err != nil {
 		t.Fatal(err)
 	}
 	received(t, s, "for a", time.Second)

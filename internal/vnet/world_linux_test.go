@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weft-net/weft/internal/gso"
 	"github.com/weft-net/weft/internal/netns"
 	"github.com/weft-net/weft/internal/nl"
 	"github.com/weft-net/weft/internal/tap"
@@ -113,18 +114,15 @@ func (w *world) ensure() {
 	w.dev, w.frames = dev, nil
 	w.mu.Unlock()
 	go func() {
-		bufs, sizes := make([][]byte, 16), make([]int, 16)
-		for i := range bufs {
-			bufs[i] = make([]byte, 2048)
-		}
+		space, frames := make([]byte, 2*gso.MaxFrame), make([][]byte, 16)
 		for {
-			n, err := dev.Read(bufs, sizes)
+			n, err := dev.Read(space, frames)
 			if err != nil {
 				return
 			}
 			w.mu.Lock()
 			for i := range n {
-				w.frames = append(w.frames, slices.Clone(bufs[i][:sizes[i]]))
+				w.frames = append(w.frames, slices.Clone(frames[i][gso.HeaderLen:]))
 			}
 			w.mu.Unlock()
 		}

@@ -66,7 +66,7 @@ const (
 
 // Kinds of plaintext inside link and group packets: its first byte.
 const (
-	KindFrame     = 1  // [kind][VNI 3][Ethernet frame]                             link and group
+	KindFrame     = 1  // [kind][VNI 3][one or more records, package gso]             link and group
 	KindFragment  = 2  // [kind][fragment header][part of a plaintext with kind]    package frag
 	KindMember    = 3  // memberlist packet
 	KindState     = 4  // state table sync, package state

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/weft-net/weft/internal/gso"
 	"github.com/weft-net/weft/internal/tap"
 )
 
@@ -30,41 +31,44 @@ func New(name string) *Device {
 	return &Device{name: name, in: make(chan []byte, Queue), out: make(chan []byte, Queue), done: make(chan struct{})}
 }
 
-// Inject queues a copy of a frame for Read; it waits while the queue is full.
+// Inject queues a copy of a frame, without header, for Read; it waits while the queue is full.
 func (d *Device) Inject(frame []byte) {
 	select {
-	case d.in <- bytes.Clone(frame):
+	case d.in <- append(make([]byte, gso.HeaderLen), frame...):
 	case <-d.done:
 	}
 }
 
-// Sent gives the frames that were written, in order.
+// Sent gives the frames that were written, in order, without their headers.
 func (d *Device) Sent() <-chan []byte { return d.out }
 
 // Name returns the name given to New.
 func (d *Device) Name() string { return d.name }
 
 // Read behaves as tap.Device says.
-func (d *Device) Read(bufs [][]byte, sizes []int) (int, error) {
-	most := min(len(bufs), len(sizes))
-	if most == 0 {
-		return 0, nil
+func (d *Device) Read(space []byte, frames [][]byte) (int, error) {
+	put := func(n int, frame []byte) {
+		size := copy(space, frame)
+		frames[n], space = space[:size:size], space[size:]
 	}
 	select {
 	case frame := <-d.in:
-		sizes[0] = copy(bufs[0], frame)
+		put(0, frame)
 	case <-d.done:
 		return 0, fmt.Errorf("read TAP %s: %w", d.name, net.ErrClosed)
 	}
-	for n := 1; n < most; n++ {
+	for n := 1; n < len(frames); n++ {
+		if len(space) < gso.MaxFrame {
+			return n, nil
+		}
 		select {
 		case frame := <-d.in:
-			sizes[n] = copy(bufs[n], frame)
+			put(n, frame)
 		default:
 			return n, nil
 		}
 	}
-	return most, nil
+	return len(frames), nil
 }
 
 // Write queues copies for Sent; frames beyond Queue are refused, as a kernel does.
@@ -77,7 +81,7 @@ func (d *Device) Write(bufs [][]byte) (int, error) {
 		default:
 		}
 		select {
-		case d.out <- bytes.Clone(b):
+		case d.out <- bytes.Clone(b[gso.HeaderLen:]):
 			n++
 		default:
 			d.refused.Add(1)

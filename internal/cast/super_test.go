@@ -1,0 +1,149 @@
+package cast
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"github.com/weft-net/weft/internal/gso"
+	"github.com/weft-net/weft/internal/wire"
+)
+
+// superFrame makes UDP data of n datagrams of size bytes to a group, as the kernel hands it over.
+func superFrame(group string, n, size int) []byte {
+	f := multicast(200, group, 42+n*size)
+	binary.BigEndian.PutUint16(f[16:], uint16(len(f)-14))
+	binary.BigEndian.PutUint16(f[38:], uint16(len(f)-34))
+	for i := range n {
+		f[42+i*size] = byte(i)
+	}
+	h := gso.Header{NeedsChecksum: true, Type: gso.TypeUDP, Size: uint16(size), Start: 34, Offset: 6}
+	b := make([]byte, gso.HeaderLen, gso.HeaderLen+len(f))
+	h.Put(b, 42)
+	return append(b, f...)
+}
+
+// keeper is a TAP that keeps what is written to it.
+type keeper struct {
+	*fakeTAP
+	frames [][]byte
+}
+
+func (k *keeper) Write(bufs [][]byte) (int, error) {
+	for _, b := range bufs {
+		k.frames = append(k.frames, bytes.Clone(b))
+	}
+	return len(bufs), nil
+}
+
+// TestSuperFrames: a super-frame crosses in packets that fit the path, in one call for each receiver, and is whole again; a
+// packet that is lost costs its datagram and no other.
+func TestSuperFrames(t *testing.T) {
+	const n, size = 20, 1200
+	for _, lost := range []int{-1, 0, 7, n - 1} {
+		u, nw, w := newBench(t, 1)
+		rx, _ := newReceiver(t, u, nw, w, multicast(200, "239.1.1.1", 100), 0)
+		k := &keeper{fakeTAP: newTAP()}
+		(*rx.networks.Load())[testVNI].dev = k
+		raw := superFrame("239.1.1.1", n, size)
+		w.keep, w.packets, w.calls = true, nil, 0
+		u.frames[0] = bytes.Clone(raw)
+		u.batch(1, time.Now())
+		if w.calls != 1 || len(w.packets) != n {
+			t.Fatalf("%d packets in %d messages, want %d in 1", len(w.packets), w.calls, n)
+		}
+		for i, p := range w.packets {
+			if len(p) > 1472 {
+				t.Fatalf("a packet of %d bytes", len(p))
+			}
+			if i != lost {
+				rx.HandleGroup(bytes.Clone(p), idOf(200))
+			}
+		}
+		rx.Flush()
+		got := map[byte]int{}
+		for _, f := range k.frames {
+			h := gso.Parse(f)
+			data := f[gso.HeaderLen+42:]
+			if h.Type == gso.TypeNone && len(data) != size || h.Type == gso.TypeUDP && int(h.Size) != size {
+				t.Fatalf("a frame of %d bytes, %+v", len(f), h)
+			}
+			for len(data) > 0 {
+				got[data[0]]++
+				data = data[min(size, len(data)):]
+			}
+		}
+		want := n
+		if lost >= 0 {
+			want--
+		} else {
+			clear(k.frames[0][gso.HeaderLen+24 : gso.HeaderLen+26]) // the IP checksum, which raw lacks
+			if len(k.frames) != 1 || !bytes.Equal(k.frames[0], raw) {
+				t.Errorf("%d frames, want the one that was sent", len(k.frames))
+			}
+		}
+		if len(got) != want || lost >= 0 && got[byte(lost)] != 0 {
+			t.Errorf("packet %d lost: %d of %d datagrams", lost, len(got), n)
+		}
+		if d := rx.Drops(); len(d) != 0 {
+			t.Errorf("drops %v", d)
+		}
+	}
+}
+
+// TestSmallFramesSharePackets: frames that follow each other to the same receivers go in as few packets as hold them.
+func TestSmallFramesSharePackets(t *testing.T) {
+	u, nw, w := newBench(t, 1)
+	rx, _ := newReceiver(t, u, nw, w, multicast(200, "239.1.1.1", 100), 0)
+	k := &keeper{fakeTAP: newTAP()}
+	(*rx.networks.Load())[testVNI].dev = k
+	w.keep, w.packets, w.calls = true, nil, 0
+	f := multicast(200, "239.1.1.1", 106)
+	u.load(f, batchFrames)
+	u.batch(batchFrames, time.Now())
+	perPacket := (1472 - wire.GroupHeader - wire.Tag - frameHeader) / (3 + len(f))
+	if want := (batchFrames + perPacket - 1) / perPacket; len(w.packets) != want {
+		t.Errorf("%d packets, want %d", len(w.packets), want)
+	}
+	for _, p := range w.packets {
+		rx.HandleGroup(p, idOf(200))
+	}
+	rx.Flush()
+	if len(k.frames) != batchFrames {
+		t.Errorf("%d frames, want %d", len(k.frames), batchFrames)
+	}
+	for _, got := range k.frames {
+		if !bytes.Equal(got[gso.HeaderLen:], f) {
+			t.Fatal("another frame")
+		}
+	}
+}
+
+// TestBadOffloads: what contradicts itself is dropped and counted, from the kernel and from other hosts.
+func TestBadOffloads(t *testing.T) {
+	u, nw, w := newBench(t, 1)
+	rx, _ := newReceiver(t, u, nw, w, multicast(200, "239.1.1.1", 100), 0)
+	raw := superFrame("239.1.1.1", 3, 1000)
+	raw[6] = 200 // the transport header, says the header, is elsewhere
+	u.frames[0] = raw
+	u.batch(1, time.Now())
+	if n := nw.drops[dropOffload].Load(); n != 1 {
+		t.Errorf("bad_offload = %d at the sender, want 1", n)
+	}
+	f := unicast(200, 1, 60)
+	for _, r := range []gso.Record{
+		{Frame: f, NeedsChecksum: true, Start: 59, Offset: 6},
+		{Frame: f, NeedsChecksum: true, Type: gso.TypeTCP6, Start: 34, Offset: 16},
+		{Frame: f, Type: gso.TypeUDP},
+	} {
+		b := make([]byte, frameHeader+r.Overhead()+len(f))
+		copy(b, []byte{wire.KindFrame, 0, 0xab, 0xcd})
+		r.Put(b[frameHeader:])
+		rx.HandleFrame(idOf(200), b)
+	}
+	rx.Flush()
+	if d := rx.Drops(); d["bad_offload"] != 3 {
+		t.Errorf("drops %v, want 3 bad offloads", d)
+	}
+}
