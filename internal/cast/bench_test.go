@@ -119,7 +119,7 @@ func TestUplinkDoesNotAllocate(t *testing.T) {
 func TestDownlinkDoesNotAllocate(t *testing.T) {
 	for _, size := range []int{1000, 1414} { // 1414 comes in two fragments
 		u, nw, w := newBench(t, 2)
-		rx, pkts := newReceiver(t, u, nw, w, multicast(200, "239.1.1.1", size), 400)
+		rx, pkts := newReceiver(t, u, nw, w, multicast(200, "239.1.1.1", size), 400, &discard{fakeTAP: newTAP()})
 		link := plaintext(unicast(200, 1, 1000))
 		i := 0
 		feed := func() {
@@ -159,12 +159,12 @@ func (d *discard) Write(bufs [][]byte) (int, error) {
 	return len(bufs), nil
 }
 
-// newReceiver makes another engine that has u's sender key, and n packets for it.
-func newReceiver(tb testing.TB, u *uplink, nw *network, w *sink, frame []byte, n int) (*Engine, [][]byte) {
+// newReceiver makes another engine, with dev for its network, that has u's sender key, and n packets for it.
+func newReceiver(tb testing.TB, u *uplink, nw *network, w *sink, frame []byte, n int, dev Device) (*Engine, [][]byte) {
 	tb.Helper()
 	rx, err := New(Config{Self: idOf(1), NewWriter: func() PacketWriter { return w }, Send: func(ident.HostID, []byte) error { return nil }})
 	check(tb, err)
-	check(tb, rx.AddNetwork(testVNI, &discard{fakeTAP: newTAP()}, 1400))
+	check(tb, rx.AddNetwork(testVNI, dev, 1400))
 	tb.Cleanup(func() { check(tb, rx.Close()) })
 	check(tb, rx.SetHosts(testVNI, []ident.HostID{idOf(200)}))
 	check(tb, rx.SetTable(testVNI, fdb.Build(fdb.Input{VNI: testVNI, Self: idOf(1), Counters: rx.Counters()})))
@@ -208,7 +208,7 @@ func BenchmarkDownlink(b *testing.B) {
 		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
 			u, nw, w := newBench(b, 1)
 			const n = 4096
-			rx, pkts := newReceiver(b, u, nw, w, multicast(200, "239.1.1.1", size), n)
+			rx, pkts := newReceiver(b, u, nw, w, multicast(200, "239.1.1.1", size), n, &discard{fakeTAP: newTAP()})
 			k := nw.keys.current
 			scratch := make([]byte, 2000)
 			b.ReportAllocs()

@@ -153,7 +153,7 @@ func TestFramesBeforeTheTableAreCounted(t *testing.T) {
 
 func TestRefusedFramesAreCounted(t *testing.T) {
 	u, nw, w := newBench(t, 1)
-	rx, pkts := newReceiver(t, u, nw, w, multicast(200, "239.1.1.1", 100), 8)
+	rx, pkts := newReceiver(t, u, nw, w, multicast(200, "239.1.1.1", 100), 8, &discard{fakeTAP: newTAP()})
 	tap := (*rx.networks.Load())[testVNI].dev.(*discard)
 	feed := func(pkts [][]byte) {
 		for _, p := range pkts {

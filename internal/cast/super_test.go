@@ -43,9 +43,8 @@ func TestSuperFrames(t *testing.T) {
 	const n, size = 20, 1200
 	for _, lost := range []int{-1, 0, 7, n - 1} {
 		u, nw, w := newBench(t, 1)
-		rx, _ := newReceiver(t, u, nw, w, multicast(200, "239.1.1.1", 100), 0)
 		k := &keeper{fakeTAP: newTAP()}
-		(*rx.networks.Load())[testVNI].dev = k
+		rx, _ := newReceiver(t, u, nw, w, nil, 0, k)
 		raw := superFrame("239.1.1.1", n, size)
 		w.keep, w.packets, w.calls = true, nil, 0
 		u.frames[0] = bytes.Clone(raw)
@@ -95,9 +94,8 @@ func TestSuperFrames(t *testing.T) {
 // TestSmallFramesSharePackets: frames that follow each other to the same receivers go in as few packets as hold them.
 func TestSmallFramesSharePackets(t *testing.T) {
 	u, nw, w := newBench(t, 1)
-	rx, _ := newReceiver(t, u, nw, w, multicast(200, "239.1.1.1", 100), 0)
 	k := &keeper{fakeTAP: newTAP()}
-	(*rx.networks.Load())[testVNI].dev = k
+	rx, _ := newReceiver(t, u, nw, w, nil, 0, k)
 	w.keep, w.packets, w.calls = true, nil, 0
 	f := multicast(200, "239.1.1.1", 106)
 	u.load(f, batchFrames)
@@ -123,7 +121,7 @@ func TestSmallFramesSharePackets(t *testing.T) {
 // TestBadOffloads: what contradicts itself is dropped and counted, from the kernel and from other hosts.
 func TestBadOffloads(t *testing.T) {
 	u, nw, w := newBench(t, 1)
-	rx, _ := newReceiver(t, u, nw, w, multicast(200, "239.1.1.1", 100), 0)
+	rx, _ := newReceiver(t, u, nw, w, nil, 0, &keeper{fakeTAP: newTAP()})
 	raw := superFrame("239.1.1.1", 3, 1000)
 	raw[6] = 200 // the transport header, says the header, is elsewhere
 	u.frames[0] = raw
