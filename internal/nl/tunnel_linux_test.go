@@ -62,8 +62,11 @@ func TestVXLAN(t *testing.T) {
 		g4, g6 := netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff15::1")
 		s4, s6 := netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("fd00::9")
 		groups := []nl.TunnelGroup{
-			{Link: l.Index, Group: g4, VTEP: a}, {Link: l.Index, Group: g4, VTEP: b}, {Link: l.Index, Group: g4, Source: s4, VTEP: b},
-			{Link: l.Index, Group: g6, VTEP: b}, {Link: l.Index, Group: g6, Source: s6, VTEP: a},
+			{Link: l.Index, Group: g4, VTEP: a},
+			{Link: l.Index, Group: g4, VTEP: b},
+			{Link: l.Index, Group: g4, Source: s4, VTEP: b},
+			{Link: l.Index, Group: g6, VTEP: b},
+			{Link: l.Index, Group: g6, Source: s6, VTEP: a},
 		}
 		for range 2 {
 			for _, g := range groups {
