@@ -1,0 +1,304 @@
+package daemon
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/weft-net/weft/internal/api"
+	"github.com/weft-net/weft/internal/fdb"
+	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/nl"
+	"github.com/weft-net/weft/internal/state"
+	"github.com/weft-net/weft/internal/vnet"
+)
+
+// Plain networks: the kernel's VXLAN carries the frames, unencrypted, straight from host to host. Whatever that
+// cannot do (relays, NAT, addresses of the other family) is told with its reason, never made up for in another way: a
+// network's engine is part of its definition.
+
+// reach is what a plain network's hosts are to this one.
+type reach struct {
+	vteps    map[ident.HostID]netip.Addr // of hosts that frames are sent to
+	known    []netip.Addr                // of all hosts: packets are taken from them
+	problems []api.HostProblem
+}
+
+// preparePlain checks that this host can take part in a plain network, guards its number, and returns the address to
+// send from.
+func (s *System) preparePlain(n *network) (netip.Addr, error) {
+	refuse := func(format string, args ...any) (netip.Addr, error) {
+		return netip.Addr{}, api.Errorf(api.CodeRefused, "network %s is plain: "+format, append([]any{n.name}, args...)...)
+	}
+	if err := s.probePlain(); err != nil {
+		return refuse("%w", err)
+	}
+	for _, h := range s.mesh.Hosts() {
+		if h.Self && h.NATed {
+			return refuse("this host is behind a NAT, which VXLAN does not cross")
+		}
+	}
+	local, ok := s.sendFrom(n)
+	if !ok {
+		return refuse("its hosts send from %s addresses, and this host has none on the underlay", familyName(n.def.Underlay6))
+	}
+	return local, s.guard.plain(vnet.BridgeName(n.vni), n.vni, s.reach(n, s.look(n)).known)
+}
+
+func familyName(six bool) string {
+	if six {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
+// sendFrom chooses this host's VTEP: the one it had in an earlier run, else the one from which the kernel sends to the
+// other hosts, else the first.
+func (s *System) sendFrom(n *network) (netip.Addr, bool) {
+	own := slices.DeleteFunc(slices.Clone(s.underlay.Endpoints()), func(a netip.Addr) bool { return a.Is6() != n.def.Underlay6 })
+	if was, ok := s.look(n).vteps[s.mesh.Self()]; ok && slices.Contains(own, was) {
+		return was, true
+	}
+	votes := map[netip.Addr]int{}
+	for _, l := range s.mesh.Links() {
+		if a := l.Endpoint.Addr().Unmap(); l.Path == api.PathDirect && a.Is6() == n.def.Underlay6 {
+			votes[sourceTo(a)]++
+		}
+	}
+	var best netip.Addr
+	for _, a := range own {
+		if !best.IsValid() || votes[a] > votes[best] {
+			best = a
+		}
+	}
+	return best, best.IsValid()
+}
+
+// sourceTo returns the address from which the kernel sends to another. A connected UDP socket tells without sending.
+func sourceTo(to netip.Addr) netip.Addr {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, vnet.VXLANPort)))
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer c.Close()
+	a, ok := c.LocalAddr().(*net.UDPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return a.AddrPort().Addr().Unmap()
+}
+
+// overIPv6 says which family a new plain network's hosts send from: that of most direct paths, IPv4 for lack of any.
+func (s *System) overIPv6() bool {
+	count := map[bool]int{}
+	for _, l := range s.mesh.Links() {
+		if l.Path == api.PathDirect {
+			count[l.Endpoint.Addr().Unmap().Is6()]++
+		}
+	}
+	if count[true] != count[false] {
+		return count[true] > count[false]
+	}
+	return !slices.ContainsFunc(s.underlay.Endpoints(), netip.Addr.Is4)
+}
+
+// reach looks which hosts of a plain network frames can be sent to. A host without any path stays as it is: its
+// daemon may be down, which its kernel does not mind.
+func (s *System) reach(n *network, v view) reach {
+	r := reach{vteps: map[ident.HostID]netip.Addr{}}
+	clusterMTU := s.clusterMTU()
+	for _, h := range s.mesh.Hosts() {
+		if h.Self || h.State == api.HostLeft || !slices.Contains(v.having, h.ID) {
+			continue
+		}
+		vtep, ok := v.vteps[h.ID]
+		if ok {
+			r.known = append(r.known, vtep)
+		}
+		problem := func(format string, args ...any) {
+			r.problems = append(r.problems, api.HostProblem{Host: h.Name, Reason: fmt.Sprintf(format, args...)})
+		}
+		if !ok {
+			problem("it has not taken the network up; weft status there says why")
+			continue
+		}
+		if vtep.Is6() != n.def.Underlay6 {
+			problem("it sends from %s, the network's hosts send from %s addresses", vtep, familyName(n.def.Underlay6))
+			continue
+		}
+		if p := s.mesh.Peer(h.ID); p != nil && p.Path() != nil {
+			path := p.Path()
+			at := path.Endpoint.Addr().Unmap()
+			switch {
+			case path.Relay != nil:
+				problem("there is no direct path to it, and plain networks have no relays; weft links says why")
+				continue
+			case at != vtep && (h.NATed || !hasAddress(h.Endpoints, vtep)):
+				problem("it is reached at %s but sends from %s: VXLAN does not cross a NAT", at, vtep)
+				continue
+			case path.Payload < clusterMTU+vnet.VXLANOverhead:
+				problem("only %d bytes per packet are known to reach it, frames of MTU %d need %d: long ones may be lost; weft up --mtu sets less, when a cluster is founded",
+					path.Payload, clusterMTU, clusterMTU+vnet.VXLANOverhead)
+			}
+		}
+		r.vteps[h.ID] = vtep
+	}
+	return r
+}
+
+func hasAddress(eps []netip.AddrPort, a netip.Addr) bool {
+	return slices.ContainsFunc(eps, func(ep netip.AddrPort) bool { return ep.Addr().Unmap() == a })
+}
+
+// rebuildPlain tells the kernel who is in a plain network, who gets copies, and from whom packets are taken.
+func (s *System) rebuildPlain(n *network, v view) {
+	r := s.reach(n, v)
+	n.reached.Store(&r)
+	if err := s.guard.plain(vnet.BridgeName(n.vni), n.vni, r.known); err != nil {
+		s.trouble("guard "+n.name, fmt.Sprintf("network %s: packet filter: %v", n.name, err))
+	} else {
+		s.trouble("guard "+n.name, "")
+	}
+	self := s.mesh.Self()
+	var remotes []vnet.Remote
+	for _, a := range v.remotes {
+		if a.Host != self {
+			remotes = append(remotes, vnet.Remote{MAC: nl.MAC(a.MAC), IPs: a.IPs, VTEP: r.vteps[a.Host]})
+		}
+	}
+	if err := s.vnet.SetRemotes(n.vni, remotes); err != nil {
+		s.log.Error("remote attachments not all set", "network", n.name, "err", err)
+	}
+	if err := s.vnet.SetWanted(n.vni, wantedAt(v.members, self, r.vteps)); err != nil {
+		s.log.Error("wanted groups not all set", "network", n.name, "err", err)
+	}
+}
+
+// wantedAt is wanted with who wants it, for a kernel that makes the copies itself.
+func wantedAt(members []fdb.Member, self ident.HostID, vteps map[ident.HostID]netip.Addr) []vnet.Group {
+	groups := wanted(members, self)
+	index := map[netip.Addr]int{}
+	for i, g := range groups {
+		index[g.Addr] = i
+	}
+	type key struct {
+		group netip.Addr
+		host  ident.HostID
+	}
+	byHost := map[key][]fdb.Member{}
+	for _, m := range members {
+		if m.Host != self {
+			k := key{m.Group, m.Host}
+			byHost[k] = append(byHost[k], m)
+		}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(byHost), func(a, b key) int { return slices.Compare(a.host[:], b.host[:]) }) {
+		g := &groups[index[k.group]]
+		g.At = append(g.At, vnet.At{VTEP: vteps[k.host], Sources: wanted(byHost[k], self)[0].Sources})
+	}
+	return groups
+}
+
+// watchPlain rebuilds plain networks whose reach has changed without a word in the tables: a path that became relayed,
+// an address of this host that went.
+func (s *System) watchPlain() {
+	for _, n := range s.localNetworks() {
+		if !n.def.Plain {
+			continue
+		}
+		text := ""
+		if !slices.Contains(s.underlay.Endpoints(), n.local) {
+			text = fmt.Sprintf("network %s: the address %s, from which this host sends, is gone; weft down and weft up choose another", n.name, n.local)
+		}
+		s.trouble("vtep "+n.name, text)
+		was, now := n.reached.Load(), s.reach(n, s.look(n))
+		if was != nil && maps.Equal(was.vteps, now.vteps) && slices.Equal(was.known, now.known) && slices.Equal(was.problems, now.problems) {
+			continue
+		}
+		s.rebuild(n)
+	}
+}
+
+// leavePlain withdraws all this host has in plain networks: other hosts' kernels keep sending to a daemon that is only
+// down, and must not to one whose devices are gone.
+func (s *System) leavePlain() {
+	for _, n := range s.localNetworks() {
+		if !n.def.Plain {
+			continue
+		}
+		var dels []string
+		_ = s.mesh.View(func(t *state.Tables) {
+			for _, prefix := range []string{keyVTEP, keyAttach, keyMember} {
+				for i := range t.All(state.Scope(n.vni), prefix) {
+					if i.Writer == s.mesh.Self() {
+						dels = append(dels, i.Key)
+					}
+				}
+			}
+		})
+		if len(dels) == 0 {
+			continue
+		}
+		if err := s.mesh.Publish(n.vni, nil, dels); err != nil {
+			s.log.Error("plain network not left", "network", n.name, "err", err)
+		}
+	}
+}
+
+// presentHosts are the hosts whose attachments count in a plain network: all that have not left, dead or alive.
+func (s *System) presentHosts() map[ident.HostID]bool {
+	present := map[ident.HostID]bool{}
+	for _, h := range s.mesh.Hosts() {
+		present[h.ID] = h.State != api.HostLeft
+	}
+	return present
+}
+
+// plainWarnings says loudly what a plain network is, and whom it does not reach.
+func (s *System) plainWarnings() []api.Warning {
+	var out []api.Warning
+	for _, n := range s.localNetworks() {
+		if !n.def.Plain {
+			continue
+		}
+		out = append(out, api.Warning{Code: "plain", Text: "network " + n.name + " is PLAIN: its frames cross the underlay unencrypted"})
+		for _, p := range n.problems() {
+			out = append(out, api.Warning{Code: "plain_path", Text: fmt.Sprintf("network %s, host %s: %s", n.name, p.Host, p.Reason)})
+		}
+	}
+	return out
+}
+
+func (n *network) problems() []api.HostProblem {
+	r := n.reached.Load()
+	if r == nil {
+		return nil
+	}
+	return slices.SortedFunc(slices.Values(r.problems), func(a, b api.HostProblem) int { return cmp.Compare(a.Host, b.Host) })
+}
+
+// foresee tells the guard, before its first rules of this run replace those of the run before, what is still there:
+// programs that talk meanwhile are cut off from nothing and reached by nobody new.
+func (s *System) foresee(missing []*definition) {
+	if s.foreseen {
+		return
+	}
+	s.foreseen = true
+	for _, d := range missing {
+		bridge := vnet.BridgeName(d.rec.VNI)
+		n := &network{name: d.name, vni: d.rec.VNI, def: d.rec}
+		var known []netip.Addr
+		if d.rec.Plain {
+			known = s.reach(n, s.look(n)).known
+		}
+		s.guard.foresee(d, bridge, known)
+		for _, a := range s.vnet.Attachments() {
+			if a.VNI == d.rec.VNI {
+				s.guard.foreseePort(bridge, a)
+			}
+		}
+	}
+}
