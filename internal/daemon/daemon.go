@@ -461,11 +461,11 @@ func (s *System) down(ctx context.Context, d api.Down) error {
 		}
 	}
 	var errs []error
-	if d.Leave {
-		errs = append(errs, s.quit())
-	}
 	if d.Clean || d.Leave {
 		s.leavePlain()
+	}
+	if d.Leave {
+		errs = append(errs, s.quit())
 	}
 	lctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

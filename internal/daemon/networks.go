@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +41,8 @@ type network struct {
 	name string
 	vni  uint32
 	def  networkRecord
+
+	building sync.Mutex // one rebuild at a time: an older view must not come last
 
 	local   netip.Addr            // plain: the underlay address that frames leave from
 	reached atomic.Pointer[reach] // plain: as the kernel was last told

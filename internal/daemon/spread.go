@@ -264,6 +264,8 @@ func (s *System) look(n *network) view {
 
 // rebuild brings one network's kernel state and forwarding table up to the shared state.
 func (s *System) rebuild(n *network) {
+	n.building.Lock()
+	defer n.building.Unlock()
 	v := s.look(n)
 	if n.def.Plain {
 		s.rebuildPlain(n, v)

@@ -23,6 +23,7 @@ const (
 	PortPrefix   = "wv"   // host ends of attachments
 	BridgePrefix = "wb"   // bridges
 	ExposePrefix = "weft" // the host's own attachments
+	VXLANPrefix  = "wx"   // uplinks of plain networks
 )
 
 // Bounds of the tables in the kernel.

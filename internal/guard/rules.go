@@ -47,6 +47,7 @@ const (
 	dropGroup        = "group_denied"   // by the network's policy
 	dropUplinkIGMP   = "uplink_igmp"    // kept off the uplink, or come by it
 	dropUplinkMLD    = "uplink_mld"     //
+	dropVXLAN        = "vxlan_unready"  // by a plain network's device before it is an uplink in these rules
 	dropControl      = "control_port"   // weft's own port, from an attachment
 	dropHost         = "host_input"     // the host, from an attachment
 	dropHostGroups   = "host_multicast" // copies of broadcasts and groups that a bridge passes up to the host
@@ -57,7 +58,7 @@ const (
 var bridgeDrops = []string{
 	dropMAC, dropEtherType, dropSTP, dropARP, dropIP4Source, dropIP4Malformed, dropIGMPQuery, dropIGMPOther, dropIGMPFragment,
 	dropPIM, dropDHCP4, dropIP6Source, dropIP6Malformed, dropRA, dropRedirect, dropND, dropMLDQuery, dropICMP6, dropICMP6Frag,
-	dropDHCP6, dropStorm, dropGroupRate, dropGroup, dropUplinkIGMP, dropUplinkMLD,
+	dropDHCP6, dropStorm, dropGroupRate, dropGroup, dropUplinkIGMP, dropUplinkMLD, dropVXLAN,
 }
 
 var hostDrops = []string{dropControl, dropHost, dropHostGroups, dropForward}
@@ -118,6 +119,8 @@ func bridgeTable(d Desired) Table {
 			{Name: "pre", Hook: "prerouting", Priority: -300, Rules: []Rule{
 				when(goTo, "port", prefixed(iifName, PortPrefix)),
 				when(goTo, "from_uplink", in("uplinks", iifName)),
+				// It outlives the daemon; the next one may have another opinion of it, or lack the means to guard it.
+				deny(dropVXLAN, prefixed(iifName, VXLANPrefix)),
 			}},
 			{Name: "fw", Hook: "forward", Rules: []Rule{when(goTo, "to_uplink", in("uplinks", oifName))}},
 			{Name: "ou", Hook: "output", Rules: []Rule{when(goTo, "to_uplink", in("uplinks", oifName))}},
