@@ -228,7 +228,7 @@ func TestPlainNetworkIPv6(t *testing.T) {
 // TestPlainRefused: what a plain network cannot do is said with its reason.
 func TestPlainRefused(t *testing.T) {
 	t.Parallel()
-	_, h := cloud(t, 2)
+	u, h := cloud(t, 3)
 	// Another program has the port.
 	taken := h[0].Start(python, "-c", "import socket,time; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(('',4789)); print('taken',flush=True); time.sleep(600)")
 	taken.ExpectLine("^taken$", 5*time.Second)
@@ -256,10 +256,38 @@ func TestPlainRefused(t *testing.T) {
 	}
 	h[1].MustWeft("network", "create", "open", "--plain")
 
-	// A direct path that ends is told, in status too.
-	for _, host := range h {
+	for _, host := range h[:2] {
 		if s := host.Weft("status"); !strings.Contains(s.Stdout, "PLAIN") {
 			t.Errorf("%s: status does not say that the network is plain:\n%s", host.Name, s.Stdout)
 		}
+	}
+
+	// There are no relays: a direct path that ends is told, not made up for; and that it is back.
+	a, b := startAgent(t, h[0], "a", "--network", "open"), startAgent(t, h[1], "b", "--network", "open")
+	to := b.ip4()
+	a.do("send %s direct", to)
+	b.awaitGot("direct", 5*time.Second)
+	u.BlockUDP(h[0], h[1])
+	rig.AwaitPath(t, 20*time.Second, h[0], h[1], "relayed")
+	problem := func(want bool) func() error {
+		return func() error {
+			for _, cmd := range [][]string{{"network", "show", "open"}, {"status"}} {
+				out := h[0].Weft(cmd...).Stdout
+				if strings.Contains(out, "no direct path") != want {
+					return fmt.Errorf("weft %s:\n%s", strings.Join(cmd, " "), out)
+				}
+			}
+			return nil
+		}
+	}
+	rig.Eventually(t, 5*time.Second, problem(true))
+	a.do("send %s through-a-relay", to)
+	u.Unblock(h[0], h[1])
+	rig.AwaitPath(t, 60*time.Second, h[0], h[1], "direct")
+	rig.Eventually(t, 5*time.Second, problem(false))
+	a.do("send %s direct-again", to)
+	b.awaitGot("direct-again", 5*time.Second)
+	if b.got("through-a-relay") > 0 {
+		t.Error("a frame of a plain network went through a relay")
 	}
 }
