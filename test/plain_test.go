@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -290,4 +291,39 @@ func TestPlainRefused(t *testing.T) {
 	if b.got("through-a-relay") > 0 {
 		t.Error("a frame of a plain network went through a relay")
 	}
+}
+
+// TestPlainMoves: a host whose underlay address changes goes on from its new one.
+func TestPlainMoves(t *testing.T) {
+	t.Parallel()
+	_, h := cloud(t, 2)
+	for _, host := range h {
+		host.MustWeft("network", "create", "open", "--plain")
+		rig.Eventually(t, 5*time.Second, func() error {
+			all, err := h[1].Networks()
+			if err == nil && len(all) != 2 {
+				err = fmt.Errorf("networks: %+v", all)
+			}
+			return err
+		})
+	}
+	a, b := startAgent(t, h[0], "a", "--network", "open"), startAgent(t, h[1], "b", "--network", "open")
+	converse(t, "239.3.3.5", a, b)
+	moved := h[1].IP.Next()
+	gateway := netip.AddrFrom4([4]byte{h[1].IP.As4()[0], h[1].IP.As4()[1], h[1].IP.As4()[2], 1})
+	h[1].MustExec("ip", "addr", "del", h[1].IP.String()+"/24", "dev", "eth0")
+	h[1].MustExec("ip", "addr", "add", moved.String()+"/24", "dev", "eth0")
+	h[1].MustExec("ip", "route", "replace", "default", "via", gateway.String())
+	to := b.ip4()
+	i := 0
+	rig.Eventually(t, 30*time.Second, func() error {
+		i++
+		a.do("send %s moved-%d", to, i)
+		b.do("send %s back-%d", a.ip4(), i)
+		if there, back := b.Count("^got moved-"), a.Count("^got back-"); there == 0 || back == 0 {
+			return fmt.Errorf("of %d datagrams %d arrived and %d came back\n%s", i, there, back, h[0].MustWeft("network", "show", "open"))
+		}
+		return nil
+	})
+	converse(t, "239.3.3.6", a, b)
 }

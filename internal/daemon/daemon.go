@@ -64,7 +64,7 @@ type System struct {
 	guard    *guardian
 	underlay *underlay
 
-	probePlain func() error // why this kernel cannot have plain networks; asked once
+	probePlain func() error // why this kernel cannot have plain networks
 
 	taking    sync.Mutex // networks are taken up and removed one at a time
 	cleaned   bool       // guarded by taking: no network is taken up any more
@@ -238,7 +238,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 	if s.vnet, err = s.newVNet(); err != nil {
 		return err
 	}
-	s.probePlain = sync.OnceValue(s.vnet.ProbePlain)
+	s.probePlain = patient(s.vnet.ProbePlain)
 	s.ipam = s.newIPAM(keys.ID())
 	if s.cast, err = s.newCast(keys.ID()); err != nil {
 		return err

@@ -44,7 +44,8 @@ type network struct {
 
 	building sync.Mutex // one rebuild at a time: an older view must not come last
 
-	local   netip.Addr            // plain: the underlay address that frames leave from
+	local   netip.Addr            // plain: the underlay address that frames leave from; owned by spread once the network is up
+	homed   time.Time             // plain: when that was last looked at; owned by spread
 	reached atomic.Pointer[reach] // plain: as the kernel was last told
 	joined  map[netip.Prefix]bool // subnets of which this host has asked a share; guarded by System.taking
 	// served is what the bridge and the forwarding table were last set to: written by rebuild, shown by groups.

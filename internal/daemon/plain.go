@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/fdb"
@@ -55,24 +57,25 @@ func familyName(six bool) string {
 	return "IPv4"
 }
 
-// sendFrom chooses this host's VTEP: the one it had in an earlier run, else the one from which the kernel sends to the
-// other hosts, else the first.
+// sendFrom chooses this host's VTEP: of the addresses from which the kernel sends to the other hosts the one that
+// most are sent to from; the one it had, as long as any is. Without other hosts the one it had, else the first.
 func (s *System) sendFrom(n *network) (netip.Addr, bool) {
 	own := slices.DeleteFunc(slices.Clone(s.underlay.Endpoints()), func(a netip.Addr) bool { return a.Is6() != n.def.Underlay6 })
-	if was, ok := s.look(n).vteps[s.mesh.Self()]; ok && slices.Contains(own, was) {
-		return was, true
-	}
 	votes := map[netip.Addr]int{}
 	for _, l := range s.mesh.Links() {
 		if a := l.Endpoint.Addr().Unmap(); l.Path == api.PathDirect && a.Is6() == n.def.Underlay6 {
 			votes[sourceTo(a)]++
 		}
 	}
+	was := cmp.Or(n.local, s.look(n).vteps[s.mesh.Self()])
 	var best netip.Addr
 	for _, a := range own {
 		if !best.IsValid() || votes[a] > votes[best] {
 			best = a
 		}
+	}
+	if slices.Contains(own, was) && (votes[was] > 0 || votes[best] == 0) {
+		best = was
 	}
 	return best, best.IsValid()
 }
@@ -139,6 +142,8 @@ func (s *System) reach(n *network, v view) reach {
 			case at != vtep && (h.NATed || !hasAddress(h.Endpoints, vtep)):
 				problem("it is reached at %s but sends from %s: VXLAN does not cross a NAT", at, vtep)
 				continue
+			case at != vtep:
+				problem("it sends from %s, and weft reaches it at %s: whether VXLAN gets through is not known", vtep, at)
 			case path.Payload < clusterMTU+vnet.VXLANOverhead:
 				problem("only %d bytes per packet are known to reach it, frames of MTU %d need %d: long ones may be lost; weft up --mtu sets less, when a cluster is founded",
 					path.Payload, clusterMTU, clusterMTU+vnet.VXLANOverhead)
@@ -202,24 +207,51 @@ func wantedAt(members []fdb.Member, self ident.HostID, vteps map[ident.HostID]ne
 	return groups
 }
 
-// watchPlain rebuilds plain networks whose reach has changed without a word in the tables: a path that became relayed,
-// an address of this host that went.
-func (s *System) watchPlain() {
+// homeEvery is how often the choice of the address to send from is looked at again, while the address is there.
+const homeEvery = 10 * time.Second
+
+// watchPlain follows what changes without a word in the tables: a path that became relayed, an address of this host
+// that went, a route that leads elsewhere. Called by spread.
+func (s *System) watchPlain(now time.Time) {
 	for _, n := range s.localNetworks() {
 		if !n.def.Plain {
 			continue
 		}
-		text := ""
-		if !slices.Contains(s.underlay.Endpoints(), n.local) {
-			text = fmt.Sprintf("network %s: the address %s, from which this host sends, is gone; weft down and weft up choose another", n.name, n.local)
+		if !slices.Contains(s.underlay.Endpoints(), n.local) || now.Sub(n.homed) >= homeEvery {
+			n.homed = now
+			s.rehome(n)
 		}
-		s.trouble("vtep "+n.name, text)
-		was, now := n.reached.Load(), s.reach(n, s.look(n))
-		if was != nil && maps.Equal(was.vteps, now.vteps) && slices.Equal(was.known, now.known) && slices.Equal(was.problems, now.problems) {
+		was, is := n.reached.Load(), s.reach(n, s.look(n))
+		if was != nil && maps.Equal(was.vteps, is.vteps) && slices.Equal(was.known, is.known) && slices.Equal(was.problems, is.problems) {
 			continue
 		}
 		s.rebuild(n)
 	}
+}
+
+// rehome makes a plain network's frames leave from the address that is right now.
+func (s *System) rehome(n *network) {
+	local, ok := s.sendFrom(n)
+	if ok && local == n.local {
+		s.trouble("vtep "+n.name, "")
+		return
+	}
+	text := ""
+	err := fmt.Errorf("this host has no %s address on the underlay any more", familyName(n.def.Underlay6))
+	if ok {
+		err = s.vnet.SetLocal(n.vni, local)
+	}
+	if err == nil {
+		err = s.mesh.Publish(n.vni, map[string][]byte{keyVTEP: encode(vtepRecord{Addr: local})}, nil)
+	}
+	if err != nil {
+		text = fmt.Sprintf("network %s: %v", n.name, err)
+	} else {
+		s.log.Info("plain network sends from another address", "network", n.name, "was", n.local, "is", local)
+		n.local = local
+		s.rebuild(n)
+	}
+	s.trouble("vtep "+n.name, text)
 }
 
 // leavePlain withdraws all this host has in plain networks: other hosts' kernels keep sending to a daemon that is only
@@ -300,5 +332,23 @@ func (s *System) foresee(missing []*definition) {
 				s.guard.foreseePort(bridge, a)
 			}
 		}
+	}
+}
+
+// probeEvery is how often a kernel that could not have plain networks is asked again: a module may have been loaded.
+const probeEvery = 30 * time.Second
+
+// patient asks again only some time after it was refused, and never after it was not.
+func patient(ask func() error) func() error {
+	var mu sync.Mutex
+	var asked time.Time
+	var last error
+	return func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if asked.IsZero() || last != nil && time.Since(asked) >= probeEvery {
+			asked, last = time.Now(), ask()
+		}
+		return last
 	}
 }

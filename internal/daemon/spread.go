@@ -117,7 +117,7 @@ func (s *System) spread() {
 			if now.Sub(second) >= time.Second {
 				second = now
 				s.retryNetworks()
-				s.watchPlain()
+				s.watchPlain(now)
 			}
 			continue
 		case <-s.wake:

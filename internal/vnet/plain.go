@@ -82,6 +82,35 @@ func (v *VNet) openTunnel(n *network) error {
 	return nil
 }
 
+// SetLocal makes a plain network's frames leave from another address of this host: with a new device, which knows
+// nobody until the next SetRemotes and SetWanted. Called again after an error it goes on where it failed.
+func (v *VNet) SetLocal(vni uint32, local netip.Addr) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	n := v.networks[vni]
+	if n == nil || v.closed {
+		return fmt.Errorf("VNI %d: %w", vni, ErrNoNetwork)
+	}
+	s := n.spec
+	s.Local = local
+	if err := s.check(); err != nil {
+		return err
+	}
+	if n.tunnel == nil || !local.IsValid() {
+		return fmt.Errorf("network %s: not a plain one", s.Name)
+	}
+	n.spec = s
+	clear(n.fdb)
+	clear(n.wanted)
+	if err := v.openTunnel(n); err != nil {
+		return fmt.Errorf("network %s: %w", s.Name, err)
+	}
+	if err := v.nl.SetPort(n.bridge, n.uplink, nl.Uplink); err != nil {
+		return fmt.Errorf("network %s: %w", s.Name, err)
+	}
+	return nil
+}
+
 // setEntries sends each remote's frames to its host, and what all get to all hosts with attachments.
 func (v *VNet) setEntries(n *network, remotes []Remote, macs map[nl.MAC]bool, errs *errorList) {
 	want := map[nl.TunnelEntry]bool{}

@@ -10,6 +10,7 @@ import (
 
 var (
 	vtep1, vtep2, vtep3 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3")
+	vtep4               = netip.MustParseAddr("192.0.2.4")
 
 	plainSpec = vnet.Spec{Name: spec.Name, VNI: spec.VNI, MTU: spec.MTU, Local: vtep1}
 )
@@ -94,6 +95,17 @@ tunnel wx0abcde 02:00:00:00:00:33 to 192.0.2.3`
 	set(v)
 	if got := f.net.String(); got != want {
 		t.Errorf("set again:\n%s\nwant:\n%s", got, want)
+	}
+	// From another address: another device, told the same.
+	if err := v.SetLocal(spec.VNI, vtep4); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.net.String(); strings.Contains(got, "tunnel") {
+		t.Errorf("moved:\n%s", got)
+	}
+	set(v)
+	if got := f.net.String(); got != want {
+		t.Errorf("moved and set again:\n%s\nwant:\n%s", got, want)
 	}
 	if err := v.SetRemotes(spec.VNI, nil); err != nil {
 		t.Fatal(err)
