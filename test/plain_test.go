@@ -210,11 +210,27 @@ func TestPlainNetwork(t *testing.T) {
 	h[1].Restart()
 	rig.AllKnowAll(t, 20*time.Second, h...)
 	for _, host := range []*rig.Host{h[1], h[0]} {
+		rig.Eventually(t, 5*time.Second, knownTo(h[2], host, true))
 		host.MustWeft("down", "--clean")
 		host.Daemon().Wait(10 * time.Second)
 		if left := host.Leftovers(); left != "" {
 			t.Errorf("%s: left after down --clean:\n%s", host.Name, left)
 		}
+		// Nobody sends to it any more, though it is only down for the others.
+		rig.Eventually(t, 5*time.Second, knownTo(h[2], host, false))
+	}
+}
+
+// knownTo checks whether a host's kernel sends frames to another, and takes packets from it.
+func knownTo(at, host *rig.Host, want bool) func() error {
+	return func() error {
+		for _, cmd := range []string{"bridge fdb show | grep dst", "nft list set inet weft vteps4"} {
+			out := at.Exec("sh", "-c", cmd).Stdout
+			if strings.Contains(out, host.IP.String()) != want {
+				return fmt.Errorf("%s has %s: want %v\n%s", at.Name, host.Name, want, out)
+			}
+		}
+		return nil
 	}
 }
 

@@ -25,7 +25,7 @@ var hooks = map[string]*nftables.ChainHook{
 var setTypes = map[kind]nftables.SetDatatype{
 	kindName: nftables.TypeIFName, kindMAC: nftables.TypeEtherAddr, kindIP4: nftables.TypeIPAddr, kindIP6: nftables.TypeIP6Addr,
 	kindU8: nftables.TypeInteger, kindProto: nftables.TypeInetProto,
-	kindVNI: nftables.TypeInteger, // four bytes: a register's, of which the last one is zero
+	kindVNI: nftables.TypeIPAddr, // four bytes that nft can print, the last one zero: 43 as 0.0.43.0
 }
 
 // compiler queues a ruleset's netlink messages on a connection.

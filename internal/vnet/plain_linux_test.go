@@ -196,13 +196,7 @@ func TestPlainKernel(t *testing.T) {
 	if _, err := a.v.Clean(); err != nil {
 		t.Error(err)
 	}
-	var left string
-	for line := range strings.Lines(inside(t, hostA, "ip", "-o", "link")) {
-		if strings.Contains(line, " w") {
-			left += line
-		}
-	}
-	if left != "" {
+	if left := inside(t, hostA, "ip", "-o", "link"); strings.Contains(left, " w") {
 		t.Errorf("left after clean:\n%s", left)
 	}
 }
