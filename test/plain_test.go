@@ -279,6 +279,18 @@ func TestPlainRefused(t *testing.T) {
 		}
 	}
 
+	// VXLAN crosses no NAT.
+	home := u.NAT("nat", rig.NATOptions{}).Host("home")
+	home.Up(h[0].Endpoint())
+	rig.AllKnowAll(t, 15*time.Second, h[0], home)
+	r = home.Weft("network", "create", "open", "--plain")
+	rig.Eventually(t, 10*time.Second, func() error { // it takes a host a moment to find out
+		if show := home.Weft("network", "show", "open").Stdout; r.Code == 0 && !strings.Contains(show, "NAT") || r.Code != 0 && !strings.Contains(r.Stderr, "NAT") {
+			return fmt.Errorf("create --plain behind a NAT: exit %d\n%s\n%s", r.Code, r.Stderr, show)
+		}
+		return nil
+	})
+
 	// There are no relays: a direct path that ends is told, not made up for; and that it is back.
 	a, b := startAgent(t, h[0], "a", "--network", "open"), startAgent(t, h[1], "b", "--network", "open")
 	to := b.ip4()

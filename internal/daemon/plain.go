@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/weft-net/weft/internal/api"
@@ -29,6 +27,8 @@ type reach struct {
 	problems []api.HostProblem
 }
 
+const behindNAT = "this host is behind a NAT, which VXLAN does not cross"
+
 // preparePlain checks that this host can take part in a plain network, guards its number, and returns the address to
 // send from.
 func (s *System) preparePlain(n *network) (netip.Addr, error) {
@@ -40,7 +40,7 @@ func (s *System) preparePlain(n *network) (netip.Addr, error) {
 	}
 	for _, h := range s.mesh.Hosts() {
 		if h.Self && h.NATed {
-			return refuse("this host is behind a NAT, which VXLAN does not cross")
+			return refuse(behindNAT)
 		}
 	}
 	local, ok := s.sendFrom(n)
@@ -57,63 +57,16 @@ func familyName(six bool) string {
 	return "IPv4"
 }
 
-// sendFrom chooses this host's VTEP: of the addresses from which the kernel sends to the other hosts the one that
-// most are sent to from; the one it had, as long as any is. Without other hosts the one it had, else the first.
-func (s *System) sendFrom(n *network) (netip.Addr, bool) {
-	own := slices.DeleteFunc(slices.Clone(s.underlay.Endpoints()), func(a netip.Addr) bool { return a.Is6() != n.def.Underlay6 })
-	votes := map[netip.Addr]int{}
-	for _, l := range s.mesh.Links() {
-		if a := l.Endpoint.Addr().Unmap(); l.Path == api.PathDirect && a.Is6() == n.def.Underlay6 {
-			votes[sourceTo(a)]++
-		}
-	}
-	was := cmp.Or(n.local, s.look(n).vteps[s.mesh.Self()])
-	var best netip.Addr
-	for _, a := range own {
-		if !best.IsValid() || votes[a] > votes[best] {
-			best = a
-		}
-	}
-	if slices.Contains(own, was) && (votes[was] > 0 || votes[best] == 0) {
-		best = was
-	}
-	return best, best.IsValid()
-}
-
-// sourceTo returns the address from which the kernel sends to another. A connected UDP socket tells without sending.
-func sourceTo(to netip.Addr) netip.Addr {
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, vnet.VXLANPort)))
-	if err != nil {
-		return netip.Addr{}
-	}
-	defer c.Close()
-	a, ok := c.LocalAddr().(*net.UDPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	return a.AddrPort().Addr().Unmap()
-}
-
-// overIPv6 says which family a new plain network's hosts send from: that of most direct paths, IPv4 for lack of any.
-func (s *System) overIPv6() bool {
-	count := map[bool]int{}
-	for _, l := range s.mesh.Links() {
-		if l.Path == api.PathDirect {
-			count[l.Endpoint.Addr().Unmap().Is6()]++
-		}
-	}
-	if count[true] != count[false] {
-		return count[true] > count[false]
-	}
-	return !slices.ContainsFunc(s.underlay.Endpoints(), netip.Addr.Is4)
-}
-
 // reach looks which hosts of a plain network frames can be sent to. A host without any path stays as it is: its
 // daemon may be down, which its kernel does not mind.
 func (s *System) reach(n *network, v view) reach {
 	r := reach{vteps: map[ident.HostID]netip.Addr{}}
-	clusterMTU := s.clusterMTU()
+	clusterMTU, natted := s.clusterMTU(), false
 	for _, h := range s.mesh.Hosts() {
+		if h.Self && h.NATed { // not known yet when the network was taken up
+			natted = true
+			r.problems = append(r.problems, api.HostProblem{Host: h.Name, Reason: behindNAT})
+		}
 		if h.Self || h.State == api.HostLeft || !slices.Contains(v.having, h.ID) {
 			continue
 		}
@@ -150,6 +103,9 @@ func (s *System) reach(n *network, v view) reach {
 			}
 		}
 		r.vteps[h.ID] = vtep
+	}
+	if natted {
+		clear(r.vteps)
 	}
 	return r
 }
@@ -227,31 +183,6 @@ func (s *System) watchPlain(now time.Time) {
 		}
 		s.rebuild(n)
 	}
-}
-
-// rehome makes a plain network's frames leave from the address that is right now.
-func (s *System) rehome(n *network) {
-	local, ok := s.sendFrom(n)
-	if ok && local == n.local {
-		s.trouble("vtep "+n.name, "")
-		return
-	}
-	text := ""
-	err := fmt.Errorf("this host has no %s address on the underlay any more", familyName(n.def.Underlay6))
-	if ok {
-		err = s.vnet.SetLocal(n.vni, local)
-	}
-	if err == nil {
-		err = s.mesh.Publish(n.vni, map[string][]byte{keyVTEP: encode(vtepRecord{Addr: local})}, nil)
-	}
-	if err != nil {
-		text = fmt.Sprintf("network %s: %v", n.name, err)
-	} else {
-		s.log.Info("plain network sends from another address", "network", n.name, "was", n.local, "is", local)
-		n.local = local
-		s.rebuild(n)
-	}
-	s.trouble("vtep "+n.name, text)
 }
 
 // leavePlain withdraws all this host has in plain networks: other hosts' kernels keep sending to a daemon that is only
@@ -332,23 +263,5 @@ func (s *System) foresee(missing []*definition) {
 				s.guard.foreseePort(bridge, a)
 			}
 		}
-	}
-}
-
-// probeEvery is how often a kernel that could not have plain networks is asked again: a module may have been loaded.
-const probeEvery = 30 * time.Second
-
-// patient asks again only some time after it was refused, and never after it was not.
-func patient(ask func() error) func() error {
-	var mu sync.Mutex
-	var asked time.Time
-	var last error
-	return func() error {
-		mu.Lock()
-		defer mu.Unlock()
-		if asked.IsZero() || last != nil && time.Since(asked) >= probeEvery {
-			asked, last = time.Now(), ask()
-		}
-		return last
 	}
 }
