@@ -26,6 +26,8 @@ type (
 	Link = api.Link
 	// Network is a virtual Ethernet.
 	Network = api.Network
+	// HostProblem is a host that a plain network does not reach, or not with everything.
+	HostProblem = api.HostProblem
 	// NetworkCreate is the body of POST /v1/networks.
 	NetworkCreate = api.NetworkCreate
 	// Attachment is a process, namespace or container plugged into a network.

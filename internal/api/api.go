@@ -100,6 +100,14 @@ type Network struct {
 	Rate        int      `json:"rate,omitempty" doc:"Broadcast and unregistered groups per attachment, in frames per second"`
 	DNS         string   `json:"dns,omitempty" doc:"The DNS service's address, the same on every host"`
 	Conflict    string   `json:"conflict,omitempty" doc:"Two definitions that differ met; which one stands, and what to do"`
+	// Problems are of plain networks: they have no relays and cross no NAT.
+	Problems []HostProblem `json:"problems,omitempty" doc:"Hosts that this host cannot send to in a plain network, or not everything, and why"`
+}
+
+// HostProblem is a host that a network does not reach, or not with everything.
+type HostProblem struct {
+	Host   string `json:"host"`
+	Reason string `json:"reason"`
 }
 
 // Engines of a network.
@@ -186,6 +194,7 @@ type Group struct {
 	BytesOut    uint64   `json:"bytes_out"`
 	CopiesSent  uint64   `json:"copies_sent" doc:"Copies that left this host"`
 	CopiesSaved uint64   `json:"copies_saved" doc:"Frames read at the uplink x other hosts with attachments - copies sent"`
+	Uncounted   bool     `json:"uncounted,omitempty" doc:"Plain network: the kernel carries it and does not count by group; the counters are 0 for lack of numbers"`
 }
 
 // Member is an attachment that joined a group.

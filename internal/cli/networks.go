@@ -30,8 +30,30 @@ func (a *App) listNetworks(cmd *cobra.Command, _ []string) error {
 func networkRows(w io.Writer, l ...client.Network) {
 	row(w, "NAME", "VNI", "ENGINE", "MTU", "SUBNETS", "HOSTS", "ATTACHMENTS", "NOTE")
 	for _, n := range l {
-		row(w, n.Name, n.VNI, n.Engine, n.MTU, join(n.Subnets), len(n.Hosts), n.Attachments, n.Conflict)
+		row(w, n.Name, n.VNI, n.Engine, n.MTU, join(n.Subnets), len(n.Hosts), n.Attachments, note(n))
 	}
+}
+
+// engine names a network's engine so that nobody takes a plain one for safe.
+func engine(n client.Network) string {
+	if n.Engine == api.EnginePlain {
+		return n.Engine + " (NOT encrypted)"
+	}
+	return n.Engine
+}
+
+func note(n client.Network) string {
+	var notes []string
+	if n.Engine == api.EnginePlain {
+		notes = append(notes, "NOT encrypted")
+	}
+	if len(n.Problems) > 0 {
+		notes = append(notes, fmt.Sprintf("problems with %d hosts: weft network show %s", len(n.Problems), n.Name))
+	}
+	if n.Conflict != "" {
+		notes = append(notes, n.Conflict)
+	}
+	return strings.Join(notes, "; ")
 }
 
 func (a *App) network() *cobra.Command {
@@ -65,7 +87,7 @@ func (a *App) network() *cobra.Command {
 func showNetwork(w io.Writer, n client.Network) {
 	row(w, "name", n.Name)
 	row(w, "VNI", n.VNI)
-	row(w, "engine", n.Engine)
+	row(w, "engine", engine(n))
 	row(w, "subnets", join(n.Subnets))
 	row(w, "MTU", n.MTU)
 	row(w, "DNS", n.DNS)
@@ -77,6 +99,9 @@ func showNetwork(w io.Writer, n client.Network) {
 	row(w, "rate", number(n.Rate))
 	if n.Conflict != "" {
 		row(w, "conflict", n.Conflict)
+	}
+	for _, p := range n.Problems {
+		row(w, "problem", p.Host+": "+p.Reason)
 	}
 }
 
@@ -186,6 +211,10 @@ func (a *App) groups() *cobra.Command {
 					members := make([]string, len(g.Members))
 					for i, m := range g.Members {
 						members[i] = m.Attachment + "@" + m.Host
+					}
+					if g.Uncounted { // by the kernel, which carries it: no number is better than a wrong one
+						row(w, g.Network, g.Group, g.Source, "-", "-", "-", "-", join(members))
+						continue
 					}
 					row(w, g.Network, g.Group, g.Source, g.PacketsIn, g.PacketsOut, g.CopiesSent, g.CopiesSaved, join(members))
 				}

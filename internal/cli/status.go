@@ -103,7 +103,7 @@ func showStatus(w io.Writer, s client.Status) {
 		row(w, "", l.Host, pathOf(l)+": "+l.Reason)
 	}
 	for _, n := range s.Networks {
-		row(w, "network", n.Name, fmt.Sprintf("%s, VNI %d, MTU %d, %d attachments, %s", n.Engine, n.VNI, n.MTU, n.Attachments, join(n.Subnets)))
+		row(w, "network", n.Name, fmt.Sprintf("%s, VNI %d, MTU %d, %d attachments, %s", engine(n), n.VNI, n.MTU, n.Attachments, join(n.Subnets)))
 	}
 	for _, d := range s.Drops {
 		row(w, "dropped", d.Count, d.Reason)

@@ -89,15 +89,23 @@ func newGuardian(port int, log *slog.Logger) (*guardian, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &guardian{filter: f, log: log, desired: guard.Desired{ControlPort: uint16(port)}}, nil
+	return &guardian{filter: f, log: log, desired: guard.Desired{ControlPort: uint16(port), VXLANPort: vnet.VXLANPort}}, nil
 }
 
-func (g *guardian) start(ctx context.Context) error {
+// apply makes the kernel hold what is desired.
+func (g *guardian) apply() error {
 	g.mu.Lock()
-	err := g.filter.Apply(g.desired)
-	g.mu.Unlock()
-	if err != nil {
+	defer g.mu.Unlock()
+	if err := g.filter.Apply(g.desired); err != nil {
 		return fmt.Errorf("packet filter: %w", err)
+	}
+	return nil
+}
+
+// start is apply, and keeps it so until ctx ends.
+func (g *guardian) start(ctx context.Context) error {
+	if err := g.apply(); err != nil {
+		return err
 	}
 	go func() {
 		err := g.filter.Keep(ctx, func(reason string) { g.log.Warn("packet filter restored", "reason", reason) })
@@ -127,6 +135,37 @@ func (g *guardian) policy(bridge string, rate int, allow, deny []netip.Prefix) e
 	n := g.networkLocked(bridge)
 	n.Rate, n.AllowGroups, n.DenyGroups = uint32(rate), allow, deny
 	return g.filter.Apply(g.desired)
+}
+
+// plain says from which addresses packets of a plain network are taken.
+func (g *guardian) plain(bridge string, vni uint32, vteps []netip.Addr) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := g.networkLocked(bridge)
+	n.VNI, n.VTEPs = vni, vteps
+	return g.filter.Apply(g.desired)
+}
+
+// foresee notes a network that is about to come up, for the next change to carry.
+func (g *guardian) foresee(d *definition, bridge string, vteps []netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := g.networkLocked(bridge)
+	n.Rate, n.AllowGroups, n.DenyGroups = uint32(d.rec.Rate), d.rec.Allow, d.rec.Deny
+	if d.rec.Plain {
+		n.Uplink, n.VNI, n.VTEPs = vnet.VXLANName(d.rec.VNI), d.rec.VNI, vteps
+	}
+}
+
+// foreseePort notes an attachment of an earlier run, for the next change to carry.
+func (g *guardian) foreseePort(bridge string, a vnet.Attachment) {
+	p := guard.Port{Bridge: bridge, Name: a.Port, MAC: a.MAC}
+	for _, ip := range a.IPs {
+		p.IPs = append(p.IPs, ip.Addr())
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.desired.Ports = append(g.desired.Ports, p)
 }
 
 func (g *guardian) SetUplink(bridge, uplink string) error {

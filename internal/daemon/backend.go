@@ -292,8 +292,11 @@ func (s *System) networkList() []api.Network {
 		if d.rec.Subnet6.IsValid() {
 			n.Subnets = append(n.Subnets, d.rec.Subnet6.String())
 		}
-		if s.networks[d.rec.VNI] != nil {
-			n.Bridge = vnet.BridgeName(d.rec.VNI)
+		if have := s.networks[d.rec.VNI]; have != nil {
+			n.Bridge, n.Problems = vnet.BridgeName(d.rec.VNI), have.problems()
+			if have.def.Plain { // what it is here, whatever others say
+				n.Engine = api.EnginePlain
+			}
 		}
 		for _, h := range d.hosts {
 			n.Hosts = append(n.Hosts, names[h])
@@ -411,7 +414,12 @@ func (s *System) groupList() []api.Group {
 		return cmp.Or(cmp.Compare(nameOf[a.vni], nameOf[b.vni]), a.group.Compare(b.group), a.source.Compare(b.source))
 	})
 	out := []api.Group{}
+	plain := map[string]bool{}
+	for _, n := range nets {
+		plain[n.name] = n.def.Plain
+	}
 	for _, k := range keys {
+		rows[k].Uncounted = plain[rows[k].Network]
 		out = append(out, *rows[k])
 	}
 	return out
@@ -469,6 +477,7 @@ func (s *System) status(ctx context.Context, b backend) (api.Status, error) {
 	for _, c := range s.ipam.Conflicts() {
 		st.Warnings = append(st.Warnings, api.Warning{Code: "address_conflict", Text: c.String()})
 	}
+	st.Warnings = append(st.Warnings, s.plainWarnings()...)
 	for _, t := range s.troubleTexts() {
 		st.Warnings = append(st.Warnings, api.Warning{Code: "trouble", Text: t})
 	}
@@ -579,6 +588,9 @@ func (b backend) Metrics() []api.Metric {
 		out = append(out, api.Metric{Name: "weft_streams_" + k + "_total", Help: "Streams between hosts: " + k + ".", Kind: api.Counter, Value: float64(streams[k])})
 	}
 	for _, g := range b.s.groupList() {
+		if g.Uncounted {
+			continue
+		}
 		labels := map[string]string{"network": g.Network, "group": g.Group, "source": g.Source}
 		for name, v := range map[string]uint64{"packets_in": g.PacketsIn, "packets_out": g.PacketsOut, "bytes_in": g.BytesIn, "bytes_out": g.BytesOut, "copies_sent": g.CopiesSent, "copies_saved": g.CopiesSaved} {
 			out = append(out, api.Metric{Name: "weft_group_" + name + "_total", Help: "Multicast of a group, as weft groups shows it.", Kind: api.Counter, Labels: labels, Value: float64(v)})

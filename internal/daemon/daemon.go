@@ -64,8 +64,11 @@ type System struct {
 	guard    *guardian
 	underlay *underlay
 
+	probePlain func() error // why this kernel cannot have plain networks
+
 	taking    sync.Mutex // networks are taken up and removed one at a time
 	cleaned   bool       // guarded by taking: no network is taken up any more
+	foreseen  bool       // guarded by taking: the guard knows what an earlier run left
 	attaching keyedLocks
 
 	mu       sync.Mutex // guards all down to the line
@@ -235,6 +238,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 	if s.vnet, err = s.newVNet(); err != nil {
 		return err
 	}
+	s.probePlain = patient(s.vnet.ProbePlain)
 	s.ipam = s.newIPAM(keys.ID())
 	if s.cast, err = s.newCast(keys.ID()); err != nil {
 		return err
@@ -299,15 +303,18 @@ const compareTime = 2 * time.Second
 
 // start sets everything in motion, in an order in which each part finds what it needs.
 func (s *System) start(founding bool) error {
-	if err := s.guard.start(s.ctx); err != nil {
-		return err
-	}
 	report, err := s.vnet.Reconcile(s.ctx)
 	if err != nil {
 		return err
 	}
 	if len(report.Adopted)+len(report.Lost)+len(report.Removed) > 0 {
 		s.log.Info("found from an earlier run", "adopted", len(report.Adopted), "ended", len(report.Lost), "removed", report.Removed)
+	}
+	if len(report.Adopted) == 0 {
+		// Else the rules of the run before stay until networks are up again (foresee): empty ones would cut programs off.
+		if err := s.guard.apply(); err != nil {
+			return err
+		}
 	}
 	if err := s.mesh.Start(); err != nil {
 		return err
@@ -323,6 +330,9 @@ func (s *System) start(founding bool) error {
 		cancel()
 	}
 	s.replay()
+	if err := s.guard.start(s.ctx); err != nil {
+		return err
+	}
 	if founding {
 		if err := s.found(); err != nil {
 			return err
@@ -451,6 +461,9 @@ func (s *System) down(ctx context.Context, d api.Down) error {
 		}
 	}
 	var errs []error
+	if d.Clean || d.Leave {
+		s.leavePlain()
+	}
 	if d.Leave {
 		errs = append(errs, s.quit())
 	}

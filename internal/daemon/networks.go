@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/weft-net/weft/internal/guard"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/ipam"
+	"github.com/weft-net/weft/internal/nl"
 	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/vnet"
 )
@@ -40,7 +42,12 @@ type network struct {
 	vni  uint32
 	def  networkRecord
 
-	joined map[netip.Prefix]bool // subnets of which this host has asked a share; guarded by System.taking
+	building sync.Mutex // one rebuild at a time: an older view must not come last
+
+	local   netip.Addr            // plain: the underlay address that frames leave from; owned by spread once the network is up
+	homed   time.Time             // plain: when that was last looked at; owned by spread
+	reached atomic.Pointer[reach] // plain: as the kernel was last told
+	joined  map[netip.Prefix]bool // subnets of which this host has asked a share; guarded by System.taking
 	// served is what the bridge and the forwarding table were last set to: written by rebuild, shown by groups.
 	served atomic.Pointer[map[membership]bool]
 }
@@ -125,7 +132,12 @@ func (d *definition) merge(writer ident.HostID, rec networkRecord, alive bool) {
 	if alive {
 		d.hosts = append(d.hosts, writer)
 	}
-	if rec.Subnet != d.rec.Subnet {
+	if rec.Plain != d.rec.Plain {
+		d.conflict = "defined as sealed and as plain; sealed stands: weft network rm where it is plain, and take it up again"
+		if !rec.Plain {
+			d.rec = rec
+		}
+	} else if rec.Subnet != d.rec.Subnet {
 		if rec.Explicit && d.rec.Explicit {
 			d.conflict = fmt.Sprintf("defined with subnet %s and with %s; the one of the lower HostID stands", d.rec.Subnet, rec.Subnet)
 		}
@@ -162,6 +174,7 @@ func (s *System) retryNetworks() {
 	if !ready {
 		return
 	}
+	s.foresee(missing)
 	for _, d := range missing {
 		if _, err := s.takeUpHeld(s.ctx, d.name); err != nil && s.ctx.Err() == nil {
 			s.trouble("network "+d.name, fmt.Sprintf("network %s is not up here: %v", d.name, err))
@@ -234,8 +247,6 @@ func (s *System) takeUpHeld(ctx context.Context, name string) (*network, error) 
 		return have, nil
 	case d == nil:
 		return nil, api.Errorf(api.CodeNotFound, "no network %q", name).WithHint("weft network create %s", name)
-	case d.rec.Plain:
-		return nil, api.Errorf(api.CodeRefused, "network %s is plain, which this version of weft does not have", name)
 	case cluster.MTU == 0:
 		return nil, api.Errorf(api.CodeUnavailable, "the cluster's settings have not arrived yet")
 	}
@@ -248,11 +259,21 @@ func (s *System) takeUpHeld(ctx context.Context, name string) (*network, error) 
 		}
 	}
 	n := &network{name: name, vni: d.rec.VNI, def: d.rec, joined: map[netip.Prefix]bool{}}
-	dev, err := s.vnet.Ensure(ctx, vnet.Spec{Name: name, VNI: n.vni, MTU: cluster.MTU})
-	if err != nil {
+	if err := s.guard.policy(vnet.BridgeName(n.vni), d.rec.Rate, d.rec.Allow, d.rec.Deny); err != nil {
 		return nil, fmt.Errorf("network %s: %w", name, err)
 	}
-	if err := s.guard.policy(vnet.BridgeName(n.vni), d.rec.Rate, d.rec.Allow, d.rec.Deny); err != nil {
+	if d.rec.Plain {
+		local, err := s.preparePlain(n)
+		if err != nil {
+			return nil, err
+		}
+		n.local = local
+	}
+	dev, err := s.vnet.Ensure(ctx, vnet.Spec{Name: name, VNI: n.vni, MTU: cluster.MTU, Local: n.local})
+	if errors.Is(err, nl.ErrPortTaken) {
+		return nil, api.Errorf(api.CodeRefused, "%w", err).WithHint("ss -lunp sport = %d shows which; plain networks use this port on all hosts", vnet.VXLANPort)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", name, err)
 	}
 	if err := s.mesh.Hold(n.vni); err != nil {
@@ -266,13 +287,17 @@ func (s *System) takeUpHeld(ctx context.Context, name string) (*network, error) 
 	if err == nil {
 		err = s.mesh.Publish(0, map[string][]byte{keyNetwork + name: encode(n.def)}, nil)
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case d.rec.Plain:
+		err = s.mesh.Publish(n.vni, map[string][]byte{keyVTEP: encode(vtepRecord{Addr: n.local})}, nil)
+	default:
 		err = s.cast.AddNetwork(n.vni, dev, cluster.MTU)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", name, err)
 	}
-	if d.rec.Rate > 0 {
+	if d.rec.Rate > 0 && !d.rec.Plain {
 		if err := s.cast.SetRate(n.vni, d.rec.Rate); err != nil {
 			s.log.Error("rate limit not set", "network", name, "err", err)
 		}
@@ -323,8 +348,10 @@ func (s *System) create(ctx context.Context, r api.NetworkCreate) error {
 	if err := ident.CheckName("network", r.Name); err != nil {
 		return api.Errorf(api.CodeInvalid, "%w", err)
 	}
-	if r.Plain {
-		return api.Errorf(api.CodeRefused, "network %s: the plain engine is not built yet; leave --plain out", r.Name)
+	if r.Plain { // before anything is given away for it
+		if err := s.probePlain(); err != nil {
+			return api.Errorf(api.CodeRefused, "network %s: --plain: %w", r.Name, err)
+		}
 	}
 	s.mu.Lock()
 	d, cluster := s.defs[r.Name], s.cluster
@@ -341,6 +368,10 @@ func (s *System) create(ctx context.Context, r api.NetworkCreate) error {
 		return api.Errorf(api.CodeUnavailable, "not yet part of a cluster").WithHint("weft status says which hosts are tried")
 	case d != nil && slices.Contains(d.hosts, s.mesh.Self()):
 		return api.Errorf(api.CodeConflict, "network %s is there already", r.Name)
+	case d != nil && r.Plain && !d.rec.Plain:
+		return api.Errorf(api.CodeConflict, "network %s is sealed on other hosts: a network's engine never changes", r.Name).WithHint("choose another name")
+	case d != nil && !r.Plain && d.rec.Plain:
+		return api.Errorf(api.CodeConflict, "network %s is PLAIN on other hosts: its frames cross the underlay unencrypted", r.Name).WithHint("weft network create %s --plain, if you trust the underlay", r.Name)
 	case d != nil && r.Subnet != "" && r.Subnet != d.rec.Subnet.String():
 		return api.Errorf(api.CodeConflict, "network %s has subnet %s on other hosts, not %s", r.Name, d.rec.Subnet, r.Subnet)
 	case d != nil:
@@ -349,7 +380,7 @@ func (s *System) create(ctx context.Context, r api.NetworkCreate) error {
 	case other != "":
 		return api.Errorf(api.CodeConflict, "network %s would have the number (VNI %d) of network %s: choose another name", r.Name, vni, other)
 	}
-	rec := networkRecord{VNI: vni, Creator: s.mesh.Self(), Rate: r.Rate}
+	rec := networkRecord{VNI: vni, Creator: s.mesh.Self(), Rate: r.Rate, Plain: r.Plain, Underlay6: r.Plain && s.overIPv6()}
 	var err error
 	if rec.Allow, err = prefixes(r.AllowGroups); err != nil {
 		return err
@@ -375,7 +406,24 @@ func (s *System) create(ctx context.Context, r api.NetworkCreate) error {
 	s.defs[r.Name] = def
 	s.mu.Unlock()
 	_, err = s.takeUp(ctx, r.Name)
+	if err != nil && rec.Plain {
+		s.uncreate(r.Name, rec)
+	}
 	return err
+}
+
+// uncreate takes back a plain network that this host turned out not to be able to have, before anybody heard of it.
+func (s *System) uncreate(name string, rec networkRecord) {
+	s.mu.Lock()
+	delete(s.defs, name)
+	s.mu.Unlock()
+	err := s.ipam.LeaveNetwork(s.ctx, rec.VNI)
+	if !rec.Explicit {
+		err = errors.Join(err, s.ipam.ReleaseSubnet(rec.Subnet))
+	}
+	if err != nil {
+		s.log.Warn("addresses of a network that failed not given back", "network", name, "err", err)
+	}
 }
 
 // subnetsFor chooses or checks a new network's subnets.
@@ -495,6 +543,9 @@ func (s *System) giveUp(name string) error {
 	delete(s.networks, n.vni)
 	s.mu.Unlock()
 	// The scope stays held: this host's address books in it say which ranges it was given and took, should it return.
+	if n.def.Plain {
+		return errors.Join(s.mesh.Publish(n.vni, nil, []string{keyVTEP}), s.mesh.Publish(0, nil, []string{keyNetwork + name}))
+	}
 	return errors.Join(s.cast.RemoveNetwork(n.vni), s.mesh.Publish(0, nil, []string{keyNetwork + name}))
 }
 

@@ -16,6 +16,7 @@ const (
 	keyNetwork = "net/"    // scope 0, + name: networkRecord, by each host that has the network
 	keyAttach  = "att/"    // scope VNI, + name: attachRecord
 	keyMember  = "mem/"    // scope VNI, + group: memberRecord
+	keyVTEP    = "vtep"    // scope VNI: vtepRecord, by each host that has a plain network
 )
 
 // clusterRecord is what holds for the whole cluster, set at founding.
@@ -36,6 +37,13 @@ type networkRecord struct {
 	Allow    []netip.Prefix `cbor:"7,keyasint,omitempty"`
 	Deny     []netip.Prefix `cbor:"8,keyasint,omitempty"`
 	Rate     int            `cbor:"9,keyasint,omitempty"`
+	// Underlay6: the hosts of a plain network send from IPv6 addresses. A VXLAN device has one family.
+	Underlay6 bool `cbor:"10,keyasint,omitempty"`
+}
+
+// vtepRecord is where a host sends a plain network's packets from and takes them at.
+type vtepRecord struct {
+	Addr netip.Addr `cbor:"1,keyasint"`
 }
 
 // attachRecord is an attachment as other hosts see it.
@@ -129,6 +137,17 @@ func decodeAttachment(key string, b []byte) (name string, r attachRecord, err er
 		}
 	}
 	return name, r, nil
+}
+
+func decodeVTEP(key string, b []byte) (netip.Addr, error) {
+	var r vtepRecord
+	if err := decode("vtep record", b, &r); err != nil {
+		return netip.Addr{}, err
+	}
+	if a := r.Addr; key != keyVTEP || !a.IsGlobalUnicast() || a.Is4In6() || a.Zone() != "" {
+		return netip.Addr{}, fmt.Errorf("vtep record %s: address %v", key, a)
+	}
+	return r.Addr, nil
 }
 
 func decodeMembers(key string, b []byte) (group netip.Addr, r memberRecord, err error) {

@@ -62,6 +62,10 @@ func TestRecordsRefused(t *testing.T) {
 		_, err := decodeCluster(encode(r))
 		return err
 	}
+	vtep := func(a string) error {
+		_, err := decodeVTEP(keyVTEP, encode(vtepRecord{Addr: netip.MustParseAddr(a)}))
+		return err
+	}
 	mac := [6]byte{2, 0x57, 10, 32, 0, 2}
 	for name, err := range map[string]error{
 		"no VNI":                     network(func(r *networkRecord) { r.VNI = 0 }),
@@ -85,6 +89,10 @@ func TestRecordsRefused(t *testing.T) {
 		"IPv6 range":                 cluster(clusterRecord{Range: p("fd00::/8"), ULA: p("fd01:2:3::/48"), MTU: 1400}),
 		"ULA of another length":      cluster(clusterRecord{Range: p("10.32.0.0/12"), ULA: p("fd01:2:3::/64"), MTU: 1400}),
 		"no MTU":                     cluster(clusterRecord{Range: p("10.32.0.0/12"), ULA: p("fd01:2:3::/48")}),
+		"VTEP for all":               vtep("0.0.0.0"),
+		"VTEP of a group":            vtep("239.1.2.3"),
+		"VTEP of one link":           vtep("fe80::1"),
+		"VTEP with a zone":           vtep("fd00::1%eth0"),
 		"longer than a record":       func() error { _, err := decodeCluster(make([]byte, maxRecord+1)); return err }(),
 	} {
 		if err == nil {
@@ -101,10 +109,11 @@ func FuzzRecords(f *testing.F) {
 	f.Add(byte(0), "", encode(clusterRecord{Range: netip.MustParsePrefix("10.32.0.0/12"), ULA: netip.MustParsePrefix("fd01:2:3::/48"), MTU: 1400}))
 	f.Add(byte(1), "films", encode(networkRecord{VNI: 7, Subnet: netip.MustParsePrefix("10.32.0.0/20")}))
 	f.Add(byte(2), "mal", encode(attachRecord{MAC: [6]byte{2}, IPs: []netip.Prefix{netip.MustParsePrefix("10.32.0.2/20")}}))
-	f.Add(byte(3), "239.1.2.3", encode(memberRecord{"mal": {Exclude: true}}))
+	f.Add(byte(3), "", encode(vtepRecord{Addr: netip.MustParseAddr("192.0.2.1")}))
+	f.Add(byte(4), "239.1.2.3", encode(memberRecord{"mal": {Exclude: true}}))
 	f.Fuzz(func(t *testing.T, kind byte, name string, in []byte) {
 		read := func(b []byte) (any, error) {
-			switch kind % 4 {
+			switch kind % 5 {
 			case 0:
 				return decodeCluster(b)
 			case 1:
@@ -113,6 +122,9 @@ func FuzzRecords(f *testing.F) {
 			case 2:
 				_, r, err := decodeAttachment(keyAttach+name, b)
 				return r, err
+			case 3:
+				a, err := decodeVTEP(keyVTEP, b)
+				return vtepRecord{Addr: a}, err
 			}
 			_, r, err := decodeMembers(keyMember+name, b)
 			return r, err

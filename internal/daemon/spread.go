@@ -117,6 +117,7 @@ func (s *System) spread() {
 			if now.Sub(second) >= time.Second {
 				second = now
 				s.retryNetworks()
+				s.watchPlain(now)
 			}
 			continue
 		case <-s.wake:
@@ -201,12 +202,16 @@ type view struct {
 	members []fdb.Member
 	hosts   []ident.HostID // with attachments, this one included
 	having  []ident.HostID // that have the network, this one included
+	vteps   map[ident.HostID]netip.Addr
 }
 
 // look reads one network's scope. Hosts that are dead and out of reach count for nothing.
 func (s *System) look(n *network) view {
-	var v view
+	v := view{vteps: map[ident.HostID]netip.Addr{}}
 	alive := s.aliveHosts()
+	if n.def.Plain {
+		alive = s.presentHosts() // their kernels go on without them
+	}
 	_ = s.mesh.View(func(t *state.Tables) {
 		for i := range t.All(state.Cluster, keyNetwork+n.name) {
 			if i.Key == keyNetwork+n.name { // the dead too: their return needs no new key
@@ -229,6 +234,11 @@ func (s *System) look(n *network) view {
 			v.remotes = append(v.remotes, r)
 			if !slices.Contains(v.hosts, i.Writer) {
 				v.hosts = append(v.hosts, i.Writer)
+			}
+		}
+		for i := range t.All(state.Scope(n.vni), keyVTEP) {
+			if a, err := decodeVTEP(i.Key, i.Value); err == nil && alive[i.Writer] {
+				v.vteps[i.Writer] = a
 			}
 		}
 		for i := range t.All(state.Scope(n.vni), keyMember) {
@@ -254,7 +264,23 @@ func (s *System) look(n *network) view {
 
 // rebuild brings one network's kernel state and forwarding table up to the shared state.
 func (s *System) rebuild(n *network) {
+	n.building.Lock()
+	defer n.building.Unlock()
 	v := s.look(n)
+	if n.def.Plain {
+		s.rebuildPlain(n, v)
+	} else if err := s.rebuildSealed(n, v); err != nil {
+		s.log.Debug("network not set", "network", n.name, "err", err)
+		return // removed meanwhile
+	}
+	served := make(map[membership]bool, len(v.members))
+	for _, m := range v.members {
+		served[membership{m.Host, m.Group}] = true
+	}
+	n.served.Store(&served)
+}
+
+func (s *System) rebuildSealed(n *network, v view) error {
 	self := s.mesh.Self()
 	hosts := slices.DeleteFunc(v.having, func(id ident.HostID) bool { return id == self })
 	table := fdb.Build(fdb.Input{
@@ -262,8 +288,7 @@ func (s *System) rebuild(n *network) {
 		Policy: fdb.Policy{Allow: n.def.Allow, Deny: n.def.Deny}, Peer: s.mesh.Peer, Counters: s.cast.Counters(),
 	})
 	if err := errors.Join(s.cast.SetHosts(n.vni, hosts), s.cast.SetTable(n.vni, table)); err != nil {
-		s.log.Debug("network not set", "network", n.name, "err", err)
-		return // removed meanwhile
+		return err
 	}
 	var remotes []vnet.Remote
 	for _, r := range v.remotes {
@@ -277,11 +302,7 @@ func (s *System) rebuild(n *network) {
 	if err := s.vnet.SetWanted(n.vni, wanted(v.members, self)); err != nil {
 		s.log.Error("wanted groups not all set", "network", n.name, "err", err)
 	}
-	served := make(map[membership]bool, len(v.members))
-	for _, m := range v.members {
-		served[membership{m.Host, m.Group}] = true
-	}
-	n.served.Store(&served)
+	return nil
 }
 
 // wanted adds up what other hosts' members want (RFC 3376 section 3.2): all sources as soon as

@@ -25,6 +25,7 @@ var hooks = map[string]*nftables.ChainHook{
 var setTypes = map[kind]nftables.SetDatatype{
 	kindName: nftables.TypeIFName, kindMAC: nftables.TypeEtherAddr, kindIP4: nftables.TypeIPAddr, kindIP6: nftables.TypeIP6Addr,
 	kindU8: nftables.TypeInteger, kindProto: nftables.TypeInetProto,
+	kindVNI: nftables.TypeIPAddr, // four bytes that nft can print, the last one zero: 43 as 0.0.43.0
 }
 
 // compiler queues a ruleset's netlink messages on a connection.

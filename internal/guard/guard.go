@@ -23,6 +23,7 @@ const (
 	PortPrefix   = "wv"   // host ends of attachments
 	BridgePrefix = "wb"   // bridges
 	ExposePrefix = "weft" // the host's own attachments
+	VXLANPrefix  = "wx"   // uplinks of plain networks
 )
 
 // Bounds of the tables in the kernel.
@@ -31,7 +32,8 @@ const (
 	MaxAddrs     = 1 << 17 // addresses of all attachments of one host, per family
 	MaxPortAddrs = 64      // addresses of one attachment
 	MaxNetworks  = 1 << 12
-	MaxGroups    = 256 // allow and deny entries of one network
+	MaxGroups    = 256     // allow and deny entries of one network
+	MaxVTEPs     = 1 << 16 // of other hosts, in all plain networks
 )
 
 // DefaultRate is the number of frames per second that one attachment may send to everybody: broadcasts, 224.0.0.0/24 and ff02::1.
@@ -43,6 +45,8 @@ type Desired struct {
 	Networks []Network
 	// ControlPort is weft's own UDP and TCP port, closed for attachments on every way in.
 	ControlPort uint16
+	// VXLANPort is the UDP port of plain networks; it matters only when there is one.
+	VXLANPort uint16
 	// Services are addresses of this host at which attachments reach the name service (port 53 only).
 	Services []netip.Addr
 }
@@ -67,6 +71,10 @@ type Network struct {
 	// AllowGroups, if any, are the only groups attachments may send to; DenyGroups are none of them. Deny wins.
 	// What IP itself needs (ARP, neighbour discovery, IGMP and MLD reports) is in neither.
 	AllowGroups, DenyGroups []netip.Prefix
+	// VNI is the number of a plain network, 0 for a sealed one: VXLAN packets with it are taken from VTEPs only. Those of
+	// other programs on the same port, with other numbers, are none of our business.
+	VNI   uint32
+	VTEPs []netip.Addr
 }
 
 // Counter is what a named drop has counted since Open.
@@ -102,6 +110,16 @@ func (d *Desired) check() error {
 	}
 	if len(d.Networks) > MaxNetworks {
 		return fmt.Errorf("guard: %d networks, at most %d", len(d.Networks), MaxNetworks)
+	}
+	vteps := 0
+	for _, n := range d.Networks {
+		if n.VNI >= 1<<24 || n.VNI != 0 && d.VXLANPort == 0 {
+			return fmt.Errorf("guard: bridge %s: VNI %d at UDP port %d", n.Bridge, n.VNI, d.VXLANPort)
+		}
+		vteps += len(n.VTEPs)
+	}
+	if vteps > MaxVTEPs {
+		return fmt.Errorf("guard: %d VTEPs, at most %d", vteps, MaxVTEPs)
 	}
 	seen := make(map[string]bool, len(d.Ports))
 	for i := range d.Ports {

@@ -161,7 +161,7 @@ func (g *Guard) Counters() (map[string]Counter, error) {
 		return nil, err
 	}
 	out := make(map[string]Counter, len(bridgeDrops)+len(hostDrops))
-	for _, name := range slices.Concat(bridgeDrops, hostDrops) {
+	for _, name := range slices.Concat(bridgeDrops, hostDrops, plainDrops) {
 		b, s := g.base[name], g.seen[name]
 		out[name] = Counter{b.Packets + s.Packets, b.Bytes + s.Bytes}
 	}

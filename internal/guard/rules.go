@@ -47,19 +47,24 @@ const (
 	dropGroup        = "group_denied"   // by the network's policy
 	dropUplinkIGMP   = "uplink_igmp"    // kept off the uplink, or come by it
 	dropUplinkMLD    = "uplink_mld"     //
+	dropVXLAN        = "vxlan_unready"  // by a plain network's device before it is an uplink in these rules
 	dropControl      = "control_port"   // weft's own port, from an attachment
 	dropHost         = "host_input"     // the host, from an attachment
 	dropHostGroups   = "host_multicast" // copies of broadcasts and groups that a bridge passes up to the host
+	dropVTEP         = "unknown_vtep"   // a plain network's packet from no host of it
 	dropForward      = "host_forward"   // the host as a router between networks, or out of one
 )
 
 var bridgeDrops = []string{
 	dropMAC, dropEtherType, dropSTP, dropARP, dropIP4Source, dropIP4Malformed, dropIGMPQuery, dropIGMPOther, dropIGMPFragment,
 	dropPIM, dropDHCP4, dropIP6Source, dropIP6Malformed, dropRA, dropRedirect, dropND, dropMLDQuery, dropICMP6, dropICMP6Frag,
-	dropDHCP6, dropStorm, dropGroupRate, dropGroup, dropUplinkIGMP, dropUplinkMLD,
+	dropDHCP6, dropStorm, dropGroupRate, dropGroup, dropUplinkIGMP, dropUplinkMLD, dropVXLAN,
 }
 
 var hostDrops = []string{dropControl, dropHost, dropHostGroups, dropForward}
+
+// plainDrops are counted only where there is a plain network.
+var plainDrops = []string{dropVTEP}
 
 // when makes a rule that goes on elsewhere or accepts; deny one that counts and drops.
 func when(v verdict, target string, ms ...match) Rule {
@@ -114,6 +119,8 @@ func bridgeTable(d Desired) Table {
 			{Name: "pre", Hook: "prerouting", Priority: -300, Rules: []Rule{
 				when(goTo, "port", prefixed(iifName, PortPrefix)),
 				when(goTo, "from_uplink", in("uplinks", iifName)),
+				// It outlives the daemon; the next one may have another opinion of it, or lack the means to guard it.
+				deny(dropVXLAN, prefixed(iifName, VXLANPrefix)),
 			}},
 			{Name: "fw", Hook: "forward", Rules: []Rule{when(goTo, "to_uplink", in("uplinks", oifName))}},
 			{Name: "ou", Hook: "output", Rules: []Rule{when(goTo, "to_uplink", in("uplinks", oifName))}},
@@ -327,12 +334,49 @@ func hostTable(d Desired) Table {
 			deny(dropForward, prefixed(oifName, BridgePrefix), notIn("bridged", iifName, oifName)),
 			deny(dropForward, prefixed(iifName, ExposePrefix), prefixed(oifName, ExposePrefix)),
 		}},
-		{Name: "in", Hook: "input", Priority: -150, Rules: []Rule{
-			when(goTo, "from_bridge", prefixed(iifName, BridgePrefix)),
-			when(goTo, "control", prefixed(iifName, ExposePrefix)),
-		}},
 	}
+	input := []Rule{when(goTo, "from_bridge", prefixed(iifName, BridgePrefix))}
+	if sets, chain := vtepFilter(d); len(sets) > 0 {
+		t.Sets, t.Chains, t.Counters = append(t.Sets, sets...), append(t.Chains, chain), slices.Concat(hostDrops, plainDrops)
+		input = append(input, when(jump, chain.Name, is(l4Proto, []byte{protoUDP}), is(dstPort, u16(d.VXLANPort))))
+	}
+	input = append(input, when(goTo, "control", prefixed(iifName, ExposePrefix)))
+	t.Chains = append(t.Chains, Chain{Name: "in", Hook: "input", Priority: -150, Rules: input})
 	return t
+}
+
+// vtepFilter lets packets of plain networks in from their VTEPs only. A host without plain networks has no such rules.
+func vtepFilter(d Desired) ([]Set, Chain) {
+	var vnis, vteps4, vteps6 []string
+	for _, n := range d.Networks {
+		if n.VNI == 0 {
+			continue
+		}
+		vnis = append(vnis, key(u24(n.VNI)))
+		for _, a := range n.VTEPs {
+			if a = a.Unmap(); a.Is4() {
+				vteps4 = append(vteps4, key(u24(n.VNI), a.AsSlice()))
+			} else {
+				vteps6 = append(vteps6, key(u24(n.VNI), a.AsSlice()))
+			}
+		}
+	}
+	if len(vnis) == 0 {
+		return nil, Chain{}
+	}
+	ip4, ip6 := is(family, []byte{familyIP4}), is(family, []byte{familyIP6})
+	return []Set{
+			newSet("plain_vnis", MaxNetworks, vnis, kindVNI),
+			newSet("vteps4", MaxVTEPs, vteps4, kindVNI, kindIP4),
+			newSet("vteps6", MaxVTEPs, vteps6, kindVNI, kindIP6),
+		}, Chain{Name: "vxlan", Rules: []Rule{
+			deny(dropVTEP, in("plain_vnis", vxlanVNI), ip4, notIn("vteps4", vxlanVNI, ip4Src)),
+			deny(dropVTEP, in("plain_vnis", vxlanVNI), ip6, notIn("vteps6", vxlanVNI, ip6Src)),
+			// Input sees IPv6 fragments (IPv4 ones are joined before): one too short to show its VNI must not pass for another
+			// program's. 0 is no network's number, so the match holds for all that can be read.
+			when(back, "", isNot(vxlanVNI, u24(0))),
+			deny(dropVTEP, ip6, is(fragThere, []byte{1})),
+		}}
 }
 
 // portSets holds who may send what by which port.

@@ -52,6 +52,29 @@ func sample() Desired {
 func TestRulesGolden(t *testing.T) {
 	golden(t, "empty.nft", Rules(Desired{ControlPort: 6783}).String())
 	golden(t, "sample.nft", Rules(sample()).String())
+	golden(t, "plain.nft", hostOnly(plainSample()))
+}
+
+// plainSample has one sealed and one plain network.
+func plainSample() Desired {
+	return Desired{
+		Networks: []Network{
+			{Bridge: "wb2a", Uplink: "wu2a"},
+			{Bridge: "wb2b", Uplink: "wx2b", VNI: 0xabcde, VTEPs: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")}},
+		},
+		ControlPort: 6783, VXLANPort: 4789,
+	}
+}
+
+func hostOnly(d Desired) string { return (&Ruleset{Tables: []Table{hostTable(d)}}).String() }
+
+// VTEPs come and go without a change of rules.
+func TestVTEPsAreElements(t *testing.T) {
+	a, b := plainSample(), plainSample()
+	b.Networks[1].VTEPs = nil
+	if d := cmp.Diff(Rules(a).skeleton(), Rules(b).skeleton()); d != "" {
+		t.Errorf("VTEPs change rules:\n%s", d)
+	}
 }
 
 // The order in which ports and networks are given does not matter to the sets; ports and uplinks do not change the rules.

@@ -73,6 +73,7 @@ const (
 	kindProto kind = "inet_proto"
 	kindU8    kind = "u8"
 	kindU16   kind = "u16"
+	kindVNI   kind = "vni"
 	kindBytes kind = "bytes"
 )
 
@@ -84,6 +85,8 @@ func (k kind) size() int {
 		return 6
 	case kindIP4:
 		return 4
+	case kindVNI:
+		return 3
 	case kindU16:
 		return 2
 	case kindProto, kindU8:
@@ -154,6 +157,7 @@ var (
 
 	srcPort  = at("th sport", fromTrans, 0, kindU16)
 	dstPort  = at("th dport", fromTrans, 2, kindU16)
+	vxlanVNI = at("vxlan vni", fromTrans, 12, kindVNI) // RFC 7348 section 5
 	igmpType = at("igmp type", fromTrans, 0, kindU8)
 	icmpType = at("icmpv6 type", fromTrans, 0, kindU8)
 	ndTarget = at("nd target", fromTrans, 8, kindIP6)
@@ -207,6 +211,8 @@ func within(f field, p netip.Prefix) match {
 	}
 	return masked(f, mask, a)
 }
+
+func u24(v uint32) []byte { return []byte{byte(v >> 16), byte(v >> 8), byte(v)} }
 
 func u16(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
 
@@ -351,6 +357,8 @@ func (k kind) text(v []byte) string {
 		if a, ok := netip.AddrFromSlice(v); ok {
 			return a.String()
 		}
+	case k == kindVNI && len(v) == 3:
+		return fmt.Sprint(uint32(v[0])<<16 | uint32(v[1])<<8 | uint32(v[2]))
 	case k == kindU16 && len(v) == 2:
 		return fmt.Sprintf("0x%04x", binary.BigEndian.Uint16(v))
 	case (k == kindU8 || k == kindProto) && len(v) == 1:

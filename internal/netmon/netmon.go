@@ -39,7 +39,7 @@ type Route struct {
 	Interface string
 }
 
-// ours reports whether weft made an interface: bridges (wb) and uplinks (wu) carry a VNI in hexadecimal digits,
+// ours reports whether weft made an interface: bridges (wb) and uplinks (wu, wx) carry a VNI in hexadecimal digits,
 // host ends are wv…, the host's own attachments weft0, weft1, ….
 func ours(name string) bool {
 	for _, p := range []string{"wv", "weft"} {
@@ -47,7 +47,7 @@ func ours(name string) bool {
 			return true
 		}
 	}
-	for _, p := range []string{"wb", "wu"} {
+	for _, p := range []string{"wb", "wu", "wx"} {
 		if vni, ok := strings.CutPrefix(name, p); ok && vni != "" && strings.Trim(vni, "0123456789abcdef") == "" {
 			return true
 		}

@@ -148,7 +148,11 @@ func (h *handle) AddVeth(v Veth) (Link, error) {
 }
 
 func (h *handle) Up(index int) error {
-	if err := h.lib.LinkSetUp(byIndex(index)); err != nil {
+	err := h.lib.LinkSetUp(byIndex(index))
+	if errors.Is(err, unix.EADDRINUSE) {
+		err = ErrPortTaken
+	}
+	if err != nil {
 		return fmt.Errorf("bring interface %d up: %w", index, err)
 	}
 	return nil

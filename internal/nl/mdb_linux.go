@@ -9,10 +9,7 @@ import (
 
 func (h *handle) MDB() ([]MDBEntry, error) {
 	entries, err := dump(func() ([]MDBEntry, error) {
-		// The kernel refuses to dump a single bridge: index 0, all of them.
-		req := h.request(unix.RTM_GETMDB, unix.NLM_F_DUMP)
-		req.AddRawData([]byte{afBridge, 0, 0, 0, 0, 0, 0, 0})
-		msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_GETMDB)
+		msgs, err := h.dumpMDB(unix.RTM_GETMDB) // the type in which bridges answer
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return nil, err
 		}
@@ -29,6 +26,14 @@ func (h *handle) MDB() ([]MDBEntry, error) {
 		return nil, fmt.Errorf("list MDB: %w", err)
 	}
 	return entries, nil
+}
+
+// dumpMDB returns the MDBs of all bridges or VXLAN devices, by the type of their messages: the kernel refuses to
+// dump a single one.
+func (h *handle) dumpMDB(typ uint16) ([][]byte, error) {
+	req := h.request(unix.RTM_GETMDB, unix.NLM_F_DUMP)
+	req.AddRawData([]byte{afBridge, 0, 0, 0, 0, 0, 0, 0})
+	return req.Execute(unix.NETLINK_ROUTE, typ)
 }
 
 func (h *handle) SetGroup(e MDBEntry) error {

@@ -118,6 +118,7 @@ func FuzzMDB(f *testing.F) {
 	g := netip.MustParseAddr("239.1.2.3")
 	f.Add(dumped(3, 4, g, false, slices.Concat(appendAttr(nil, eattrGroupMode, []byte{1}), sourceList(map[string]uint32{"10.0.0.1": 9}))))
 	f.Add(dumped(3, 4, netip.MustParseAddr("ff15::1"), true, nil))
+	f.Add(dumped(3, 3, g, true, appendAttr(appendAttr(nil, eattrSource, []byte{10, 0, 0, 1}), eattrDst, []byte{192, 0, 2, 1})))
 	f.Add([]byte{7, 0, 0, 0, 1, 0, 0, 0, 3, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		entries, _ := parseMDB(nil, b)
@@ -127,5 +128,11 @@ func FuzzMDB(f *testing.F) {
 			}
 		}
 		learned(b)
+		groups, _ := parseTunnelGroups(nil, b, 3)
+		for _, g := range groups {
+			if !g.Group.IsValid() || !g.VTEP.IsValid() || g.Link != 3 {
+				t.Errorf("entry without an address: %+v", g)
+			}
+		}
 	})
 }

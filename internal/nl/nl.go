@@ -19,6 +19,7 @@ var (
 	ErrUnsupported = errors.New("bridges and veths need Linux")
 	ErrNotFound    = errors.New("no such interface")
 	ErrExists      = errors.New("the interface exists")
+	ErrPortTaken   = errors.New("its UDP port is taken by another program")
 )
 
 // RunningTime is how long AwaitRunning waits.
@@ -117,7 +118,7 @@ type Interfaces interface {
 	// its routes; IPv6 is ready at once (no duplicate address detection). The link-local
 	// address follows from the MAC. The other end of a veth must be up already.
 	Configure(name string, i Interface) error
-	// Up brings a link up.
+	// Up brings a link up. ErrPortTaken for a VXLAN device whose port another program has.
 	Up(index int) error
 	// AwaitRunning waits until a link that is up carries frames: the kernel gets there some
 	// milliseconds later, on its own time, and drops frames until then. An error after RunningTime.
@@ -170,6 +171,7 @@ type Handle interface {
 	Interfaces
 	Bridges
 	Groups
+	Tunnels
 	// Close ends the handle, not its watchers.
 	Close() error
 }

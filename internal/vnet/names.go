@@ -13,6 +13,7 @@ import (
 const (
 	bridgePrefix = "wb"
 	uplinkPrefix = "wu"
+	vxlanPrefix  = "wx"
 	portPrefix   = "wv"
 	portDigits   = 13
 )
@@ -24,6 +25,9 @@ func BridgeName(vni uint32) string { return fmt.Sprintf("%s%06x", bridgePrefix, 
 
 // UplinkName returns the name of a network's TAP.
 func UplinkName(vni uint32) string { return fmt.Sprintf("%s%06x", uplinkPrefix, vni) }
+
+// VXLANName returns the name of a plain network's VXLAN device.
+func VXLANName(vni uint32) string { return fmt.Sprintf("%s%06x", vxlanPrefix, vni) }
 
 // PortName returns the name of the host end of an attachment: wv and 65 bits of a hash, the
 // 15 characters that an interface name may have.
@@ -45,6 +49,8 @@ func ours(l nl.Link) bool {
 		return hasDigits(l.Name, bridgePrefix, 6, "0123456789abcdef")
 	case "tun":
 		return hasDigits(l.Name, uplinkPrefix, 6, "0123456789abcdef")
+	case "vxlan":
+		return hasDigits(l.Name, vxlanPrefix, 6, "0123456789abcdef")
 	case "veth":
 		return hasDigits(l.Name, portPrefix, portDigits, "abcdefghijklmnopqrstuvwxyz234567")
 	}

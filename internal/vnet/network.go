@@ -15,8 +15,9 @@ import (
 // network is a network on this host. VNet.mu guards it.
 type network struct {
 	spec   Spec
-	dev    tap.Device
-	bridge int // index
+	dev    tap.Device // nil when plain
+	tunnel *tunnel    // nil when sealed
+	bridge int        // index
 	uplink int
 
 	// What the kernel has; a change that failed is not in them, so the next Set tries again.
@@ -30,7 +31,8 @@ type network struct {
 
 // Ensure makes the network's bridge and uplink, or takes over the bridge that is there with
 // its living attachments, and returns the uplink. The daemon reads frames from it for other hosts and
-// writes theirs to it; it must not close it. Asked again for the same network it returns the same device.
+// writes theirs to it; it must not close it. Asked again for the same network it returns the same device. A plain
+// network has no such device: nil.
 func (v *VNet) Ensure(ctx context.Context, s Spec) (tap.Device, error) {
 	if err := s.check(); err != nil {
 		return nil, err
@@ -67,13 +69,19 @@ func (v *VNet) build(s Spec) (n *network, err error) {
 			adopted = append(adopted, a)
 		}
 	}
-	bridge, uplink := BridgeName(s.VNI), UplinkName(s.VNI)
+	bridge, uplink, other := BridgeName(s.VNI), UplinkName(s.VNI), VXLANName(s.VNI)
+	if s.Local.IsValid() {
+		uplink, other = other, uplink
+	}
 	defer func() {
 		if err == nil {
 			return
 		}
 		if n.dev != nil {
 			err = errors.Join(err, n.dev.Close())
+		}
+		if n.tunnel != nil {
+			err = errors.Join(err, v.nl.Delete(uplink))
 		}
 		if len(adopted) == 0 {
 			err = errors.Join(err, v.nl.Delete(bridge))
@@ -95,18 +103,16 @@ func (v *VNet) build(s Spec) (n *network, err error) {
 	for _, o := range old {
 		n.neighs[o.IP] = o.MAC
 	}
-	err = v.cfg.Host.Do(func() error {
-		var err error
-		n.dev, err = v.cfg.OpenTAP(uplink)
-		return err
-	})
+	// One engine: an earlier run may have had this VNI with the other one.
+	if err = v.nl.Delete(other); err != nil {
+		return n, err
+	}
+	if s.Local.IsValid() {
+		err = v.openTunnel(n)
+	} else {
+		err = v.openTAP(n, uplink)
+	}
 	if err != nil {
-		return n, err
-	}
-	if n.uplink, err = v.index(uplink); err != nil {
-		return n, err
-	}
-	if err = v.nl.SetMTU(n.uplink, s.MTU); err != nil {
 		return n, err
 	}
 	if v.cfg.Guard != nil { // first: the port must not carry a frame unguarded
@@ -123,6 +129,21 @@ func (v *VNet) build(s Spec) (n *network, err error) {
 		}
 	}
 	return n, nil
+}
+
+func (v *VNet) openTAP(n *network, name string) error {
+	err := v.cfg.Host.Do(func() error {
+		var err error
+		n.dev, err = v.cfg.OpenTAP(name)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if n.uplink, err = v.index(name); err != nil {
+		return err
+	}
+	return v.nl.SetMTU(n.uplink, n.spec.MTU)
 }
 
 func (v *VNet) index(name string) (int, error) {
@@ -153,7 +174,13 @@ func (v *VNet) Remove(vni uint32) error {
 		}
 	}
 	delete(v.networks, vni)
-	errs := []error{n.dev.Close(), v.nl.Delete(BridgeName(vni))}
+	var errs []error
+	if n.tunnel != nil {
+		errs = append(errs, v.nl.Delete(VXLANName(vni)))
+	} else {
+		errs = append(errs, n.dev.Close())
+	}
+	errs = append(errs, v.nl.Delete(BridgeName(vni)))
 	if v.cfg.Guard != nil {
 		errs = append(errs, v.cfg.Guard.DelBridge(BridgeName(vni)))
 	}
@@ -197,6 +224,9 @@ func (v *VNet) SetRemotes(vni uint32, remotes []Remote) error {
 		}
 	}
 	var errs errorList
+	if n.tunnel != nil { // first: a frame that the bridge sends to the device must find its entry
+		v.setEntries(n, remotes, macs, &errs)
+	}
 	for mac := range n.fdb {
 		if !macs[mac] && errs.add(v.nl.DeleteFDB(nl.FDBEntry{Port: n.uplink, MAC: mac})) {
 			delete(n.fdb, mac)
@@ -231,7 +261,11 @@ func (v *VNet) SetWanted(vni uint32, groups []Group) error {
 	if n == nil || v.closed {
 		return fmt.Errorf("VNI %d: %w", vni, ErrNoNetwork)
 	}
+	if n.tunnel != nil {
+		groups = reached(groups)
+	}
 	want := make(map[netip.Addr]nl.MDBEntry, len(groups))
+	copies := map[nl.TunnelGroup]bool{}
 	for _, g := range groups {
 		addr := g.Addr.Unmap().WithZone("")
 		if !addr.IsMulticast() || forAllHosts(addr) {
@@ -242,8 +276,14 @@ func (v *VNet) SetWanted(vni uint32, groups []Group) error {
 			continue
 		}
 		want[addr] = merge(want[addr], n.entry(addr, g.Sources))
+		if n.tunnel != nil {
+			maps.Copy(copies, n.copies(want[addr], g.At))
+		}
 	}
 	var errs errorList
+	if n.tunnel != nil {
+		v.addCopies(n, copies, &errs)
+	}
 	for addr, e := range n.wanted {
 		if _, ok := want[addr]; !ok && errs.add(v.nl.DeleteGroup(e)) {
 			delete(n.wanted, addr)
@@ -257,6 +297,9 @@ func (v *VNet) SetWanted(vni uint32, groups []Group) error {
 		if errs.add(v.nl.SetGroup(e)) {
 			n.wanted[addr] = e
 		}
+	}
+	if n.tunnel != nil {
+		v.dropCopies(n, copies, &errs)
 	}
 	v.counts.wanted.Add(uint64(errs.n))
 	return errs.err(n.spec.Name)

@@ -111,6 +111,7 @@ func (v *VNet) Reconcile(ctx context.Context) (Report, error) {
 		}
 		v.attachments[key{rec.Network, rec.Name}] = a
 		keep[rec.Port], keep[BridgeName(rec.VNI)] = true, true
+		keep[VXLANName(rec.VNI)] = true // of a plain network, whose traffic goes on
 		r.Adopted = append(r.Adopted, rec)
 	}
 	var errs []error

@@ -112,6 +112,11 @@ func (v *VNet) checkLinks() []*attachment {
 			}
 		}
 	}
+	for _, n := range v.networks {
+		if _, ok := present[n.uplink]; !ok && n.tunnel != nil {
+			v.log.Error("the VXLAN device was removed by another program: weft down and weft up make it again", "network", n.spec.Name, "device", VXLANName(n.spec.VNI))
+		}
+	}
 	var gone []*attachment
 	for _, a := range v.attachments {
 		if _, ok := present[a.port]; !ok {

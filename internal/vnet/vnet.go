@@ -6,6 +6,8 @@
 //	attachment   weft0 --- wv...   > bridge wbVNI --- TAP wuVNI --- the daemon
 //	expose       weft0 --- wv...  /
 //
+// In a plain network (plain.go) a VXLAN device is in the TAP's place, and the daemon reads no frames.
+//
 // The bridge snoops IGMP and MLD. Its MDB says which attachment wants which group (out: OnMembers);
 // what other hosts want is put into the MDB for the uplink (in: SetWanted). ARP and ND for
 // remote attachments are answered by the bridge from what SetRemotes gave.
@@ -43,6 +45,8 @@ type Spec struct {
 	Name string
 	VNI  uint32 // 1 to 2^24-1
 	MTU  int    // of attachments, MinMTU to MaxMTU
+	// Local, when valid, makes the network plain: unencrypted VXLAN from this underlay address, no TAP.
+	Local netip.Addr
 }
 
 // Kind says what an attachment is; it decides when it ends.
@@ -96,12 +100,14 @@ type Membership struct {
 type Group struct {
 	Addr    netip.Addr
 	Sources []netip.Addr // nil: any source
+	At      []At         // who wants it, host by host; for plain networks only
 }
 
 // Remote is an attachment on another host.
 type Remote struct {
-	MAC nl.MAC
-	IPs []netip.Addr // the link-local address of the MAC is added
+	MAC  nl.MAC
+	IPs  []netip.Addr // the link-local address of the MAC is added
+	VTEP netip.Addr   // of its host; for plain networks only, which send nothing to a remote without
 }
 
 // Guard binds ports to addresses before they carry frames. Each call replaces what was set
@@ -197,7 +203,7 @@ func New(cfg Config) (*VNet, error) {
 }
 
 // Down closes the uplinks and stops all watches. Bridges and attachments stay for the next
-// Reconcile; local traffic goes on. Run ends. Calling it again does nothing.
+// Reconcile; local traffic goes on, and that of plain networks. Run ends. Calling it again does nothing.
 func (v *VNet) Down() error {
 	v.mu.Lock()
 	if v.closed {
@@ -208,7 +214,9 @@ func (v *VNet) Down() error {
 	close(v.down)
 	var errs []error
 	for _, n := range v.networks {
-		errs = append(errs, n.dev.Close())
+		if n.dev != nil {
+			errs = append(errs, n.dev.Close())
+		}
 	}
 	v.mu.Unlock()
 	v.wg.Wait()
@@ -247,6 +255,9 @@ func (s Spec) check() error {
 	}
 	if s.MTU < MinMTU || s.MTU > MaxMTU {
 		return fmt.Errorf("network %s: MTU %d is not in %d to %d", s.Name, s.MTU, MinMTU, MaxMTU)
+	}
+	if a := s.Local; a.IsValid() && (a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.Is4In6() || a.Zone() != "") {
+		return fmt.Errorf("network %s: %s is not an address to send VXLAN from", s.Name, a)
 	}
 	return nil
 }

@@ -39,6 +39,8 @@ type link struct {
 	addrs []netip.Prefix
 	port  string // "uplink", "attachment"
 	route bool
+
+	tunnel *tunnel // of a VXLAN device
 }
 
 var _ nl.System = (*Net)(nil)
@@ -159,6 +161,18 @@ func (n *Net) String() string {
 			s.WriteString(" groups")
 		}
 		lines = append(lines, s.String())
+		if l.tunnel != nil {
+			for e := range l.tunnel.entries {
+				lines = append(lines, fmt.Sprintf("tunnel %s %s to %s", l.Name, e.MAC, e.VTEP))
+			}
+			for e := range l.tunnel.groups {
+				source := "*"
+				if e.Source.IsValid() {
+					source = e.Source.String()
+				}
+				lines = append(lines, fmt.Sprintf("tunnel %s (%s,%s) to %s", l.Name, source, e.Group, e.VTEP))
+			}
+		}
 	}
 	for e := range n.fdb {
 		lines = append(lines, fmt.Sprintf("fdb %s %s", name(e.Port), e.MAC))
