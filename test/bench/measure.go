@@ -88,14 +88,26 @@ func serveTCP(w *world, h *host) error {
 
 // measureIdle returns the daemons' share of one core while nothing is sent, in percent and per host.
 func measureIdle(ctx context.Context, w *world, d time.Duration) (float64, error) {
-	_, before, err := w.cpu()
+	used := func() (total time.Duration, err error) {
+		for _, h := range w.machines() {
+			for _, p := range h.daemons {
+				t, err := p.cpuExact()
+				if err != nil {
+					return 0, errors.Join(err, p.ended())
+				}
+				total += t
+			}
+		}
+		return total, nil
+	}
+	before, err := used()
 	if err != nil {
 		return 0, err
 	}
 	if err := pause(ctx, d); err != nil {
 		return 0, err
 	}
-	_, after, err := w.cpu()
+	after, err := used()
 	return 100 * (after - before).Seconds() / d.Seconds() / float64(len(w.hosts)), err
 }
 

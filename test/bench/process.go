@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,7 +31,7 @@ type process struct {
 
 // start runs a program in a namespace; env is added to our own without its WEFT_ settings.
 func start(ns string, env []string, args ...string) (*process, error) {
-	p := &process{name: args[0], done: make(chan struct{}), lines: make(chan string, 64)}
+	p := &process{name: filepath.Base(args[0]), done: make(chan struct{}), lines: make(chan string, 64)}
 	p.cmd = exec.Command("ip", append([]string{"netns", "exec", ns}, args...)...)
 	p.cmd.Env = environment(env)
 	p.cmd.SysProcAttr = ownGroup()
@@ -126,6 +129,27 @@ func (p *process) cpu() (time.Duration, error) {
 	return parseProcess(string(b))
 }
 
+// cpuExact returns the same to the nanosecond, but only of threads that live: for times in which little happens.
+func (p *process) cpuExact() (time.Duration, error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
+	if err != nil || len(threads) == 0 {
+		return 0, fmt.Errorf("%s: no threads", p.name)
+	}
+	var total time.Duration
+	for _, path := range threads {
+		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		var d time.Duration
+		if _, scanned := fmt.Sscan(string(b), &d); err != nil || scanned != nil {
+			return 0, errors.Join(err, scanned)
+		}
+		total += d
+	}
+	return total, nil
+}
+
 // stop ends processes: all are asked before the first is waited for.
 func stop(ps []*process) {
 	for _, p := range ps {
@@ -168,9 +192,17 @@ func executeInput(ctx context.Context, env []string, stdin string, args ...strin
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		return out.String(), fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, said)
+		return out.String(), fmt.Errorf("%s: %w: %s", called(args), err, said)
 	}
 	return out.String(), nil
+}
+
+// called is a command as it was meant: without the namespace, and without the folder of the program.
+func called(args []string) string {
+	if len(args) > 4 && slices.Equal(args[:3], []string{"ip", "netns", "exec"}) {
+		args = args[4:]
+	}
+	return strings.Join(append([]string{filepath.Base(args[0])}, args[1:]...), " ")
 }
 
 // pause waits for d or for the end of ctx.

@@ -40,7 +40,7 @@ func judge(want, kept, sent float64, got []float64) verdict {
 }
 
 // ramp looks for the highest rate that passes: doubling until one fails, then halving the gap. A rate has failed when it
-// lost twice, since one hiccup of a busy machine is no limit of the system.
+// failed twice, since one hiccup of a busy machine is no limit of the system.
 type ramp struct {
 	rate    float64
 	good    float64 // highest that passed; 0: none
@@ -63,13 +63,11 @@ func (r *ramp) record(v verdict) {
 	switch v {
 	case passed:
 		r.good = r.rate
-	case lost:
+	case lost, starved:
 		if r.tries++; r.tries < 2 {
 			return
 		}
-		r.bad, r.starved = r.rate, false
-	case starved:
-		r.bad, r.starved = r.rate, true
+		r.bad, r.starved = r.rate, v == starved
 	}
 	r.tries = 0
 	switch {

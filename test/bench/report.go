@@ -61,7 +61,8 @@ one after the other. Cells are medians, with the lowest and highest round in par
   of at most 1500 bytes cross it, as with a network card that has none.
 - **UDP and multicast**: the highest rate of numbered datagrams, found by doubling and halving down to a step of %.0f %%,
   at which every receiver got %.1f %% of them and the sender kept %.0f %% of the rate, for %v each; a rate has failed when it
-  lost twice. "≥": the sender was the limit. Mbit/s are of payload, and per receiver.
+  failed twice. °: nothing was lost, but one sender could send no faster (of systems in the kernel, its own system calls
+  do the work). Mbit/s are of payload, and per receiver.
 - **packets per datagram**: what all hosts sent on the underlay at that rate, whatever for, for each datagram delivered to
   a receiver. A cluster has exactly one host more than receivers, which spares those who flood.
 - **CPU s per GB**: processor time for 10⁹ bytes of one TCP stream: of the whole machine (iperf3, kernel, and whatever else
@@ -80,9 +81,9 @@ one after the other. Cells are medians, with the lowest and highest round in par
 			fmt.Fprintf(&b, "Multicast of 1200-byte datagrams, Mbit/s to each of N receivers:\n\n")
 			table(&b, r, wiring, sized("to %d", "mcast1200", receivers))
 			fmt.Fprintf(&b, "Packets on the underlay per datagram delivered:\n\n")
-			table(&b, r, wiring, sized("to %d", "packets", receivers))
+			table(&b, r, wiring, sized("to %d", "packets1200", receivers))
 			fmt.Fprintf(&b, "Multicast of 64-byte datagrams, thousand/s to each of N receivers:\n\n")
-			table(&b, r, wiring, sized("to %d", "mcast64", smallReceivers))
+			table(&b, r, wiring, append(sized("to %d", "mcast64", smallReceivers), sized("packets per datagram, to %d", "packets64", smallReceivers)...))
 		}
 	}
 	ratioTable(&b, r)

@@ -36,12 +36,15 @@ func (r *results) note(s string) {
 	}
 }
 
+// senderBound marks a limit at which nothing was lost.
+const senderBound = " °"
+
 // cell is a value of a table.
 func (r *results) cell(system, wiring, metric string) string {
 	k := key{system, wiring, metric}
 	s := r.values[k].String()
 	if r.capped[k] {
-		return "≥ " + s
+		return s + senderBound
 	}
 	return s
 }

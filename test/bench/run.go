@@ -267,8 +267,8 @@ func (m *meter) ramps(ctx context.Context, wiring, metric, suffix string, to net
 		} else {
 			m.found(wiring, name, l.rate/1e3)
 		}
-		if suffix != "" && size == large {
-			m.found(wiring, "packets"+suffix, l.packets)
+		if suffix != "" {
+			m.found(wiring, fmt.Sprintf("packets%d%s", size, suffix), l.packets)
 		}
 	}
 }

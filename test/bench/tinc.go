@@ -39,10 +39,10 @@ func (tinc) add(ctx context.Context, w *world, h *host) error {
 		return err
 	}
 	files := map[string]string{
-		filepath.Join(h.dir, "tinc.conf"):                              conf,
-		filepath.Join(h.dir, "rsa_key.priv"):                           string(private),
-		filepath.Join(h.dir, "hosts", fmt.Sprintf("h%d", h.n)):         about,
-		filepath.Join(first.dir, "hosts", fmt.Sprintf("h%d", h.n)):     about,
+		filepath.Join(h.dir, "tinc.conf"):                          conf,
+		filepath.Join(h.dir, "rsa_key.priv"):                       string(private),
+		filepath.Join(h.dir, "hosts", fmt.Sprintf("h%d", h.n)):     about,
+		filepath.Join(first.dir, "hosts", fmt.Sprintf("h%d", h.n)): about,
 	}
 	if h != first {
 		known, err := os.ReadFile(filepath.Join(first.dir, "hosts", "h1"))

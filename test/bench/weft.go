@@ -53,7 +53,7 @@ func (f *weft) add(ctx context.Context, w *world, h *host) error {
 	network := "weft"
 	if f.plain {
 		if network = plainNetwork; h.n == 1 {
-			if err := await(ctx, 10*time.Second, func() error { return f.makePlain(h, do) }); err != nil {
+			if err := makePlain(ctx, h, do); err != nil {
 				return err
 			}
 		}
@@ -76,12 +76,16 @@ func (f *weft) add(ctx context.Context, w *world, h *host) error {
 	})
 }
 
-// makePlain creates the network without encryption. A refusal is final: what is not built won't be in a moment.
-func (f *weft) makePlain(h *host, do func(...string) (string, error)) error {
-	if err := h.daemons[0].ended(); err != nil {
+// makePlain creates the network without encryption, once the daemon answers. A refusal is final.
+func makePlain(ctx context.Context, h *host, do func(...string) (string, error)) error {
+	err := await(ctx, 10*time.Second, func() error {
+		_, err := do("networks")
+		return errors.Join(err, h.daemons[0].ended())
+	})
+	if err != nil {
 		return err
 	}
-	_, err := do("network", "create", plainNetwork, "--plain")
+	_, err = do("network", "create", plainNetwork, "--plain")
 	return err
 }
 

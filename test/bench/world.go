@@ -21,9 +21,9 @@ const (
 
 // world is the place of one set-up of one system: hosts joined by a bridge, and what runs on them.
 type world struct {
-	name  string
-	dir   string
-	hub   string // the bridge's namespace
+	name    string
+	dir     string
+	hub     string // the bridge's namespace
 	hosts   []*host
 	servers []*host    // machines that are no members: a supernode
 	other   []*process // of the measurement: servers and receivers
