@@ -18,22 +18,21 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	err := command(ctx, os.Args[1:])
-	stop()
-	if err != nil {
+	if err := command(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
 // command chooses between the benchmark and the two programs it starts inside namespaces.
-func command(ctx context.Context, args []string) error {
+func command(args []string) error {
 	if len(args) == 0 {
 		s, err := settingsFrom(os.Getenv)
 		if err != nil {
 			return err
 		}
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		defer stop()
 		return benchmark(ctx, s)
 	}
 	switch args[0] {

@@ -165,7 +165,7 @@ func ratioTable(b *strings.Builder, r *results) {
 	var rows []string
 	for _, q := range ratios {
 		for _, other := range q.against {
-			cells, any := "", false
+			cells, found := "", false
 			for _, wiring := range r.settings.Wirings {
 				ours, theirs := r.values[key{"weft", wiring, q.metric}].median(), r.values[key{other, wiring, q.metric}].median()
 				v := ours / theirs
@@ -175,10 +175,10 @@ func ratioTable(b *strings.Builder, r *results) {
 				if math.IsInf(v, 0) {
 					v = math.NaN()
 				}
-				any = any || !math.IsNaN(v)
+				found = found || !math.IsNaN(v)
 				cells += " " + number(v) + " |"
 			}
-			if any {
+			if found {
 				rows = append(rows, fmt.Sprintf("| %s | %s |%s\n", q.what, titleOf(other), cells))
 			}
 		}

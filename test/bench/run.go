@@ -36,9 +36,11 @@ func benchmark(ctx context.Context, s settings) error {
 	if os.Geteuid() != 0 {
 		return errors.New("it makes network namespaces: run it as root (make bench)")
 	}
-	if err := lock(folder + ".lock"); err != nil {
+	held, err := lock(folder + ".lock")
+	if err != nil {
 		return err
 	}
+	defer held.Close()
 	if err := removeLeftovers(ctx); err != nil {
 		return err
 	}

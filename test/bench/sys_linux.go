@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"syscall"
 
@@ -16,21 +17,18 @@ func signalGroup(pgid int, sig syscall.Signal) error { return syscall.Kill(-pgid
 // kill ends one process.
 func kill(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) }
 
-// lock holds a file until the process ends; there can be one benchmark on a machine.
-func lock(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+// lock holds a file until it is closed or the process ends; there can be one benchmark on a machine.
+func lock(path string) (io.Closer, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("lock: %w", err)
+		return nil, fmt.Errorf("lock: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("another benchmark runs (%s): %w", path, err)
+		f.Close()
+		return nil, fmt.Errorf("another benchmark runs (%s): %w", path, err)
 	}
-	locked = f
-	return nil
+	return f, nil
 }
-
-// locked keeps the file from being collected, which would close it.
-var locked *os.File
 
 // setBuffers gives a socket room for n bytes each way, past the limits of the system: root may.
 func setBuffers(fd uintptr, n int) error {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"syscall"
 )
 
@@ -13,6 +14,6 @@ func signalGroup(int, syscall.Signal) error { return errors.ErrUnsupported }
 
 func kill(int) error { return errors.ErrUnsupported }
 
-func lock(string) error { return errors.New("the benchmark needs Linux") }
+func lock(string) (io.Closer, error) { return nil, errors.New("the benchmark needs Linux") }
 
 func setBuffers(uintptr, int) error { return errors.ErrUnsupported }

@@ -84,7 +84,7 @@ func addReceiver(ns, dev string, group, vtep netip.Addr) error {
 		if err != nil {
 			return err
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		header := make([]byte, sizeOfMDBHeader) // br_port_msg: family, padding, index
 		header[0] = familyBridge
 		binary.NativeEndian.PutUint32(header[4:], uint32(ifi.Index))

@@ -48,17 +48,18 @@ func (g *wireguard) add(ctx context.Context, w *world, h *host) error {
 	if err := w.overlayLink(ctx, h, dev, 1420); err != nil {
 		return err
 	}
-	conf := fmt.Sprintf("private_key=%s\nlisten_port=%d\n", hex.EncodeToString(key.Bytes()), wireguardPort)
+	var conf strings.Builder
+	fmt.Fprintf(&conf, "private_key=%s\nlisten_port=%d\n", hex.EncodeToString(key.Bytes()), wireguardPort)
 	for _, p := range w.hosts {
 		if p == h {
 			continue
 		}
-		conf += g.peer(p)
+		conf.WriteString(g.peer(p))
 		if err := configure(ctx, wireguardDev(p), g.peer(h)); err != nil {
 			return err
 		}
 	}
-	return configure(ctx, dev, conf)
+	return configure(ctx, dev, conf.String())
 }
 
 func (g *wireguard) peer(p *host) string {
