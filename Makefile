@@ -45,7 +45,8 @@ fuzz: ## run every fuzz target for FUZZTIME
 	  done; done
 
 bench: build bench-deps ## compare with kernel VXLAN, wireguard-go and others: docs/benchmarks.md (needs root, 2 hours; ROUNDS=1: 20 minutes)
-	$(GO) run ./test/bench
+	$(GO) build -o bin/bench ./test/bench
+	./bin/bench
 
 bench-deps: ## install the peers of bench and its tools, as far as they can be had
 	@./.ci/deps bench

@@ -227,9 +227,9 @@ type limit struct {
 }
 
 // search runs a ramp.
-func (s *stream) search(ctx context.Context, size int, from float64, d time.Duration) (limit, error) {
+func (s *stream) search(ctx context.Context, size int, from, near float64, d time.Duration) (limit, error) {
 	var best limit
-	r := newRamp(from)
+	r := newRamp(from, near)
 	for {
 		rate, more := r.next()
 		if !more {

@@ -5,8 +5,6 @@ import "math"
 const (
 	// lowestRate is in datagrams per second; a system that loses some of these has failed.
 	lowestRate = 100
-	// near ends a search: the lowest rate that failed is less than this much above the highest that passed.
-	near = 1.1
 	// whole is the share of what was sent that every receiver must have for a rate to pass.
 	whole = 0.999
 	// offered is the share of a rate that the sender must have kept: below that it is the sender who was measured.
@@ -42,6 +40,7 @@ func judge(want, kept, sent float64, got []float64) verdict {
 // ramp looks for the highest rate that passes: doubling until one fails, then halving the gap. A rate has failed when it
 // failed twice, since one hiccup of a busy machine is no limit of the system.
 type ramp struct {
+	near    float64 // the search is over when bad is less than this much above good
 	rate    float64
 	good    float64 // highest that passed; 0: none
 	bad     float64 // lowest that failed; +Inf: none
@@ -51,8 +50,8 @@ type ramp struct {
 }
 
 // newRamp begins at a rate expected to pass.
-func newRamp(start float64) *ramp {
-	return &ramp{rate: max(start, lowestRate), bad: math.Inf(1)}
+func newRamp(start, near float64) *ramp {
+	return &ramp{near: near, rate: max(start, lowestRate), bad: math.Inf(1)}
 }
 
 // next returns the rate to try, or false when the search is over.
@@ -76,7 +75,7 @@ func (r *ramp) record(v verdict) {
 	case r.good == 0:
 		r.over = r.rate <= lowestRate
 		r.rate = max(r.rate/4, lowestRate)
-	case r.bad/r.good < near:
+	case r.bad/r.good < r.near:
 		r.over = true
 	default:
 		r.rate = math.Sqrt(r.good * r.bad)

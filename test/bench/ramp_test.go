@@ -43,14 +43,14 @@ func walk(t *testing.T, r *ramp, v func(rate float64, step int) verdict) []float
 func TestRampFindsTheLimit(t *testing.T) {
 	for _, limit := range []float64{150, 3999, 4001, 77777, 1e6} {
 		for _, from := range []float64{1, 4000, 500000} {
-			r := newRamp(from)
+			r := newRamp(from, 1.1)
 			tried := walk(t, r, func(rate float64, _ int) verdict {
 				if rate <= limit {
 					return passed
 				}
 				return lost
 			})
-			if r.good > limit || r.good*near < limit || r.starved {
+			if r.good > limit || r.good*1.1 < limit || r.starved {
 				t.Errorf("limit %v from %v: found %v by %v", limit, from, r.good, tried)
 			}
 		}
@@ -58,20 +58,20 @@ func TestRampFindsTheLimit(t *testing.T) {
 }
 
 func TestRampForgivesOneLoss(t *testing.T) {
-	r := newRamp(1000)
+	r := newRamp(1000, 1.1)
 	walk(t, r, func(rate float64, step int) verdict {
 		if rate > 5000 || step == 2 {
 			return lost
 		}
 		return passed
 	})
-	if r.good < 5000/near {
+	if r.good < 5000/1.1 {
 		t.Errorf("one loss at half the limit made it %v of 5000", r.good)
 	}
 }
 
 func TestRampOfAFailure(t *testing.T) {
-	r := newRamp(4000)
+	r := newRamp(4000, 1.1)
 	tried := walk(t, r, func(float64, int) verdict { return lost })
 	if r.good != 0 || slices.Min(tried) != lowestRate {
 		t.Errorf("found %v by %v", r.good, tried)
@@ -79,7 +79,7 @@ func TestRampOfAFailure(t *testing.T) {
 }
 
 func TestRampKnowsTheSender(t *testing.T) {
-	r := newRamp(4000)
+	r := newRamp(4000, 1.1)
 	walk(t, r, func(rate float64, _ int) verdict {
 		if rate > 9000 {
 			return starved

@@ -17,6 +17,12 @@ var (
 	smallReceivers = []int{3, 16}
 )
 
+// fewOfMany is one more measurement, of the largest cluster with members on three hosts only: what floods, floods for all.
+const (
+	fewOfMany = "/3 of 16"
+	few       = 3
+)
+
 const (
 	large = 1200 // bytes of payload: fits every system's MTU
 	small = 64
@@ -142,6 +148,9 @@ func (b *bench) one(ctx context.Context, e entry, round int) (err error) {
 				return err
 			}
 			m.multicast(ctx, wiring, n)
+			if n == most-1 {
+				m.group(ctx, wiring, fewOfMany, w.hosts[1:few+1], []int{large})
+			}
 		}
 	}
 	return nil
@@ -239,7 +248,17 @@ func (m *meter) multicast(ctx context.Context, wiring string, n int) {
 	if slices.Contains(smallReceivers, n) {
 		sizes = append(sizes, small)
 	}
-	m.ramps(ctx, wiring, "mcast", fmt.Sprintf("/%d", n), netip.AddrPortFrom(group, groupPort), m.w.hosts[1:n+1], sizes)
+	m.group(ctx, wiring, fmt.Sprintf("/%d", n), m.w.hosts[1:n+1], sizes)
+}
+
+func (m *meter) group(ctx context.Context, wiring, suffix string, members []*host, sizes []int) {
+	if c, ok := m.joins.(controlled); ok {
+		if err := c.members(m.w, members); err != nil {
+			m.failed(ctx, "mcast"+suffix, err)
+			return
+		}
+	}
+	m.ramps(ctx, wiring, "mcast", suffix, netip.AddrPortFrom(group, groupPort), members, sizes)
 }
 
 // ramps searches the limits of one stream for datagrams of some sizes.
@@ -255,7 +274,7 @@ func (m *meter) ramps(ctx context.Context, wiring, metric, suffix string, to net
 	for _, size := range sizes {
 		kind := fmt.Sprintf("%s%d", metric, size)
 		name := kind + suffix
-		l, err := s.search(ctx, size, m.guess(kind, name), m.Step)
+		l, err := s.search(ctx, size, m.guess(kind, name), m.Near, m.Step)
 		if err != nil {
 			m.failed(ctx, name, err)
 			continue

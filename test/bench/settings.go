@@ -41,6 +41,7 @@ type settings struct {
 
 	TCP   time.Duration // of one measurement
 	Step  time.Duration // of one rate of a ramp
+	Near  float64       // factor between the rates where a ramp ends
 	Idle  time.Duration
 	Pings int
 }
@@ -49,7 +50,7 @@ type settings struct {
 func settingsFrom(env func(string) string) (settings, error) {
 	s := settings{
 		Rounds: 5, Out: env("OUT"), JSON: env("JSON"),
-		TCP: 3 * time.Second, Step: time.Second, Idle: 5 * time.Second, Pings: 250,
+		TCP: 3 * time.Second, Step: time.Second, Near: 1.1, Idle: 5 * time.Second, Pings: 250,
 	}
 	if v := env("ROUNDS"); v != "" {
 		n, err := strconv.Atoi(v)
@@ -60,7 +61,7 @@ func settingsFrom(env func(string) string) (settings, error) {
 	}
 	s.RampRounds = min(s.Rounds, 2)
 	if s.Rounds == 1 { // a look, in under 20 minutes
-		s.TCP, s.Step, s.Idle, s.Pings = 2*time.Second, 400*time.Millisecond, 3*time.Second, 150
+		s.TCP, s.Step, s.Near, s.Idle, s.Pings = 2*time.Second, 400*time.Millisecond, 1.2, 3*time.Second, 150
 	}
 	names := make([]string, len(catalogue))
 	for i, e := range catalogue {

@@ -17,6 +17,13 @@ type system interface {
 	add(ctx context.Context, w *world, h *host) error
 }
 
+// controlled is a system that has to be told who listens to the group; others find out, or flood.
+type controlled interface {
+	members(w *world, hosts []*host) error
+}
+
+var _ controlled = (*vxlan)(nil)
+
 // entry is a system one can choose.
 type entry struct {
 	name  string // in ONLY
@@ -40,7 +47,7 @@ var catalogue = []entry{
 		version: kernel, make: func() system { return &vxlan{} },
 	},
 	{
-		name: "vxlan-mdb", title: "kernel VXLAN, MDB", how: "not encrypted; the group's receivers programmed by hand",
+		name: "vxlan-mdb", title: "kernel VXLAN, MDB", how: "not encrypted; the group's members programmed by hand",
 		version: kernel, make: func() system { return &vxlan{mdb: true} },
 	},
 	{

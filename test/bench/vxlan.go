@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/mdlayher/netlink"
@@ -15,7 +16,8 @@ import (
 
 // vxlan is the kernel's own overlay, every host knowing every other.
 type vxlan struct {
-	mdb bool // the sender copies the group to its receivers by MDB, not by the flood list
+	mdb    bool // the sender copies the group to its members by MDB, not by the flood list
+	copied []*host
 }
 
 func (v *vxlan) add(ctx context.Context, w *world, h *host) error {
@@ -40,9 +42,29 @@ func (v *vxlan) add(ctx context.Context, w *world, h *host) error {
 			return err
 		}
 	}
-	if first := w.hosts[0]; v.mdb && h != first {
-		return addReceiver(first.ns, "ov0", group, h.ip)
+	return nil
+}
+
+// members programs who listens to the group, as a control plane would that is not part of the kernel.
+func (v *vxlan) members(w *world, hosts []*host) error {
+	if !v.mdb {
+		return nil
 	}
+	for _, h := range v.copied {
+		if !slices.Contains(hosts, h) {
+			if err := changeMDB(rtmDelMDB, 0, w.hosts[0].ns, "ov0", group, h.ip); err != nil {
+				return err
+			}
+		}
+	}
+	for _, h := range hosts {
+		if !slices.Contains(v.copied, h) {
+			if err := changeMDB(rtmNewMDB, netlink.Create|netlink.Excl, w.hosts[0].ns, "ov0", group, h.ip); err != nil {
+				return err
+			}
+		}
+	}
+	v.copied = slices.Clone(hosts)
 	return nil
 }
 
@@ -58,6 +80,7 @@ func overlayMAC(n int) string { return strings.Replace(mac(n), "02:62:00", "02:6
 // Of the kernel's if_bridge.h; Debian 12's bridge(8) does not know entries with a destination.
 const (
 	rtmNewMDB       = 84
+	rtmDelMDB       = 85
 	mdbSetEntry     = 1
 	mdbSetAttrs     = 2
 	mdbAttrDst      = 5
@@ -68,8 +91,8 @@ const (
 	sizeOfMDBHeader = 8
 )
 
-// addReceiver has a VXLAN device copy a group to one more VTEP: RTM_NEWMDB with a br_mdb_entry and MDBE_ATTR_DST.
-func addReceiver(ns, dev string, group, vtep netip.Addr) error {
+// changeMDB has a VXLAN device copy a group to one more VTEP or one less: a br_mdb_entry with MDBE_ATTR_DST.
+func changeMDB(kind netlink.HeaderType, flags netlink.HeaderFlags, ns, dev string, group, vtep netip.Addr) error {
 	space, err := netns.OS().Path("/run/netns/" + ns)
 	if err != nil {
 		return err
@@ -104,13 +127,13 @@ func addReceiver(ns, dev string, group, vtep netip.Addr) error {
 			return err
 		}
 		_, err = c.Execute(netlink.Message{
-			Header: netlink.Header{Type: rtmNewMDB, Flags: netlink.Request | netlink.Acknowledge | netlink.Create | netlink.Excl},
+			Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Acknowledge | flags},
 			Data:   append(header, attrs...),
 		})
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("VXLAN MDB: copy %s to %s: %w", group, vtep, err)
+		return fmt.Errorf("VXLAN MDB: %s to %s: %w", group, vtep, err)
 	}
 	return nil
 }
