@@ -50,8 +50,9 @@ func report(r *results, took time.Duration) string {
 	s, m := r.settings, r.machine
 	fmt.Fprintf(&b, `# Benchmarks
 
-Made by `+"`make bench`"+` on %s, in %s: %d cores of %s, %s, %s, %s, Go %s, load %s as it began.
-Rounds: %d, ramps %d; tests: %s. %s
+Made by `+"`make bench`"+` on %s, in %s: %d cores of %s, %s of memory, %s, %s,
+Go %s, load %s as it began. Rounds: %d, ramps %d; tests: %s.
+%s
 
 All hosts are network namespaces of this one machine, joined by a bridge, so sender, daemons at both ends and receivers
 share its cores: compare rows, don't take them for what two machines would do. Each system is set up anew in each round,
@@ -66,7 +67,8 @@ one after the other. Cells are medians, with the lowest and highest round in par
   do the work). Mbit/s are of payload, and per receiver.
 - **packets per datagram**: what all hosts sent on the underlay at that rate, whatever for, for each datagram delivered to
   a receiver. A cluster has exactly one host more than receivers, which spares those who flood; but for
-  "to 3 of 16", where 13 hosts more belong to it and listen to nothing.
+  "to 3 of 16", where 13 hosts more belong to it and listen to nothing. In carried, a super-frame
+  counts once.
 - **CPU s per GB**: processor time for 10⁹ bytes of one TCP stream: of the whole machine (iperf3, kernel, and whatever else
   ran), and of the overlay's daemons at both ends.
 

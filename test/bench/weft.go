@@ -132,5 +132,5 @@ func weftVersion(ctx context.Context) (string, error) {
 	if line == "" {
 		return "", errors.New("weft version: it printed nothing")
 	}
-	return strings.TrimPrefix(line, "weft "), nil
+	return strings.TrimSpace(strings.TrimPrefix(line, "weft ")), nil
 }
