@@ -8,7 +8,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 FUZZTIME ?= 10s
 LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help build demo test test-deps test-long lint fuzz bench install uninstall clean
+.PHONY: help build demo test test-deps test-long lint fuzz bench bench-deps bench-go install uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -44,7 +44,14 @@ fuzz: ## run every fuzz target for FUZZTIME
 	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$pkg" || exit 1; \
 	  done; done
 
-bench: ## run every benchmark, with allocations
+bench: build bench-deps ## compare with kernel VXLAN, wireguard-go and others: docs/benchmarks.md (needs root, 2 hours; ROUNDS=1: 20 minutes)
+	$(GO) build -o bin/bench ./test/bench
+	./bin/bench
+
+bench-deps: ## install the peers of bench and its tools, as far as they can be had
+	@./.ci/deps bench
+
+bench-go: ## run every Go benchmark, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 COMPLETIONS := bash-completion/completions/weft zsh/site-functions/_weft fish/vendor_completions.d/weft.fish
