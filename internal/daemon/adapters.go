@@ -80,8 +80,9 @@ type guardian struct {
 	filter guard.Filter
 	log    *slog.Logger
 
-	mu      sync.Mutex // guards desired
+	mu      sync.Mutex // guards all below
 	desired guard.Desired
+	removed bool // for good: this host goes down
 }
 
 func newGuardian(port int, log *slog.Logger) (*guardian, error) {
@@ -96,6 +97,13 @@ func newGuardian(port int, log *slog.Logger) (*guardian, error) {
 func (g *guardian) apply() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.applyLocked()
+}
+
+func (g *guardian) applyLocked() error {
+	if g.removed {
+		return nil
+	}
 	if err := g.filter.Apply(g.desired); err != nil {
 		return fmt.Errorf("packet filter: %w", err)
 	}
@@ -116,7 +124,13 @@ func (g *guardian) start(ctx context.Context) error {
 	return nil
 }
 
-func (g *guardian) remove() error { return g.filter.Remove() }
+// remove takes the rules away; nothing puts them back in this run.
+func (g *guardian) remove() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.removed = true
+	return g.filter.Remove()
+}
 
 // network returns the entry of a bridge. Called with mu held.
 func (g *guardian) networkLocked(bridge string) *guard.Network {
@@ -134,7 +148,7 @@ func (g *guardian) policy(bridge string, rate int, allow, deny []netip.Prefix) e
 	defer g.mu.Unlock()
 	n := g.networkLocked(bridge)
 	n.Rate, n.AllowGroups, n.DenyGroups = uint32(rate), allow, deny
-	return g.filter.Apply(g.desired)
+	return g.applyLocked()
 }
 
 // plain says from which addresses packets of a plain network are taken.
@@ -143,7 +157,7 @@ func (g *guardian) plain(bridge string, vni uint32, vteps []netip.Addr) error {
 	defer g.mu.Unlock()
 	n := g.networkLocked(bridge)
 	n.VNI, n.VTEPs = vni, vteps
-	return g.filter.Apply(g.desired)
+	return g.applyLocked()
 }
 
 // foresee notes a network that is about to come up, for the next change to carry.
@@ -172,7 +186,7 @@ func (g *guardian) SetUplink(bridge, uplink string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.networkLocked(bridge).Uplink = uplink
-	return g.filter.Apply(g.desired)
+	return g.applyLocked()
 }
 
 func (g *guardian) DelBridge(bridge string) error {
@@ -181,7 +195,7 @@ func (g *guardian) DelBridge(bridge string) error {
 	for i := range g.desired.Networks {
 		if g.desired.Networks[i].Bridge == bridge {
 			g.desired.Networks = append(g.desired.Networks[:i:i], g.desired.Networks[i+1:]...)
-			return g.filter.Apply(g.desired)
+			return g.applyLocked()
 		}
 	}
 	return nil
