@@ -353,5 +353,17 @@ func TestPlainMoves(t *testing.T) {
 		}
 		return nil
 	})
-	converse(t, "239.3.3.6", a, b)
+	for _, g := range []*agent{a, b} {
+		g.do("join 239.3.3.6")
+	}
+	i = 0
+	rig.Eventually(t, 10*time.Second, func() error { // the kernel's entries follow the group's members, not at once
+		i++
+		a.do("send 239.3.3.6 group-there-%d", i)
+		b.do("send 239.3.3.6 group-back-%d", i)
+		if there, back := b.Count("^got group-there-"), a.Count("^got group-back-"); there == 0 || back == 0 {
+			return fmt.Errorf("of %d datagrams to the group %d arrived and %d came back", i, there, back)
+		}
+		return nil
+	})
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/weft-net/weft/internal/cli"
@@ -25,10 +24,6 @@ func up(ctx context.Context, o cli.UpOptions) error {
 	cfg, err := load(o)
 	if err != nil {
 		return cli.Usage(err)
-	}
-	if os.Getenv("GOGC") == "" {
-		// The datapath allocates nothing, so collecting often costs little and a quiet host stays small.
-		debug.SetGCPercent(25)
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -27,7 +28,11 @@ const (
 	castTick  = 200 * time.Millisecond
 	idleTick  = time.Second
 	busyAfter = 5 * time.Second
-	freeEvery = 5 * time.Minute // a collection by force costs some milliseconds
+	freeEvery = 20 * time.Second // a collection by force costs some milliseconds
+
+	// How much the heap may grow, in percent, before it is collected: as usual while much changes, when many hosts join
+	// say; little else. The datapath allocates nothing, so collecting often costs a quiet host little and keeps it small.
+	busyGC, quietGC = 100, 25
 )
 
 // inbox is what the mesh's loop tells: it must never wait for us, nor we for it.
@@ -101,13 +106,23 @@ func (s *System) spread() {
 	defer tick.Stop()
 	var second time.Time
 	changed, stirred, freed := time.Now(), true, time.Time{}
+	lavish := true // the collector is set as busyGC says, as it is at the start
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case now := <-tick.C:
 			tick.Reset(idleTick)
-			if busy := now.Sub(changed) < busyAfter; busy {
+			busy := now.Sub(changed) < busyAfter
+			if busy != lavish && os.Getenv("GOGC") == "" {
+				lavish = busy
+				gc := quietGC
+				if busy {
+					gc = busyGC
+				}
+				debug.SetGCPercent(gc)
+			}
+			if busy {
 				tick.Reset(castTick)
 			} else if stirred && now.Sub(freed) >= freeEvery {
 				debug.FreeOSMemory() // what a burst of joining hosts took for a while

@@ -31,6 +31,7 @@ const (
 	maxAsks       = 1024                   // asks waiting to be answered
 	tickEvery     = 250 * time.Millisecond // while a space is short of addresses
 	tickQuiet     = 2 * time.Second
+	gatherTime    = 10 * time.Millisecond
 	askEvery      = 500 * time.Millisecond // the next owner is asked when the last has not given
 	topUpEvery    = 5 * time.Second        // asks of a host that has some left
 	conflictAfter = 30 * time.Second       // a claim of another host must stand so long to be shown
@@ -188,7 +189,16 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-t.C:
+			continue
 		case <-s.wake:
+		}
+		// Changes that come together are looked at together: a burst of joining hosts is many.
+		gather := time.NewTimer(gatherTime)
+		select {
+		case <-ctx.Done():
+			gather.Stop()
+			return ctx.Err()
+		case <-gather.C:
 		}
 	}
 }

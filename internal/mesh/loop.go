@@ -25,6 +25,7 @@ const (
 	selfEvery   = time.Second // own record: endpoints may have changed
 	rejoinEvery = 2 * time.Second
 	rejoinSoon  = 200 * time.Millisecond // after one that failed
+	listEvery   = 100 * time.Millisecond
 	relayHope   = 5 * time.Second
 	moveEvery   = time.Second // others' word for where we are: how often it may cost anything
 
@@ -39,6 +40,7 @@ func (m *Mesh) loop() {
 	tick := time.NewTimer(tickEvery)
 	defer tick.Stop()
 	var saved, self time.Time
+	hurried := false // the next tick makes the list of hosts that streams go by
 	for {
 		select {
 		case <-m.ctx.Done():
@@ -54,6 +56,7 @@ func (m *Mesh) loop() {
 			for range len(m.events) { // answers that are here already must not count as missing
 				m.event(<-m.events)
 			}
+			hurried = false
 			now := time.Now()
 			quiet := m.tick(now)
 			switch {
@@ -75,8 +78,13 @@ func (m *Mesh) loop() {
 				}
 			}
 		}
-		if m.dirStale && len(m.events) == 0 { // once for a burst
-			m.list()
+		if m.dirStale && !hurried { // once for a burst: with many hosts it costs
+			if time.Since(m.listed) >= listEvery {
+				m.list()
+			} else {
+				tick.Reset(listEvery)
+				hurried = true
+			}
 		}
 	}
 }
@@ -107,6 +115,9 @@ func (m *Mesh) tick(now time.Time) (quiet bool) {
 	m.tickSeeds(now)
 	m.sendState(m.sync.Tick(now))
 	m.rejoin(now)
+	if m.dirStale {
+		m.list()
+	}
 	return quiet
 }
 

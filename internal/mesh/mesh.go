@@ -142,7 +142,8 @@ type loopState struct {
 	leaving   bool // no new links
 	quitting  bool // for good: others are told
 	dirStale  bool
-	greetings float64 // handshakes that may be begun now
+	listed    time.Time // when the directory was made
+	greetings float64   // handshakes that may be begun now
 	lastTick  time.Time
 	probes    map[uint64]probe // of `weft ping`, by id
 }

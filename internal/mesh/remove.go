@@ -128,7 +128,7 @@ func (m *Mesh) streamConfig() stream.Config {
 
 // list makes the directory and the map of endpoints anew.
 func (m *Mesh) list() {
-	m.dirStale = false
+	m.dirStale, m.listed = false, time.Now()
 	near := m.relays()
 	d := make(directory, len(m.hosts))
 	at := make(map[netip.AddrPort]ident.HostID, len(near))
