@@ -109,49 +109,60 @@ func appendAttr(b []byte, typ uint16, data []byte) []byte {
 // the same port has the source list, while (S,G) entries also stand for ports that
 // only the kernel put there (MDB_PG_FLAGS_STAR_EXCL). Layer 2 groups are left out too.
 func parseMDB(entries []MDBEntry, b []byte) ([]MDBEntry, error) {
-	if len(b) < brPortMsgLen {
-		return entries, fmt.Errorf("%w: %d bytes", errMDB, len(b))
-	}
-	bridge := int(int32(binary.NativeEndian.Uint32(b[4:])))
-	err := attributes(b[brPortMsgLen:], func(typ uint16, mdb []byte) error {
-		if typ != mdbaMDB {
-			return nil
+	err := walkMDB(b, func(bridge int, info []byte) error {
+		e, ok, err := parseMDBEntry(info)
+		if err == nil && ok {
+			e.Bridge = bridge
+			entries = append(entries, e)
 		}
-		return attributes(mdb, func(typ uint16, group []byte) error {
-			if typ != mdbaMDBEntry {
-				return nil
-			}
-			return attributes(group, func(typ uint16, info []byte) error {
-				if typ != mdbaMDBEntryInfo {
-					return nil
-				}
-				e, ok, err := parseMDBEntry(info)
-				if err == nil && ok {
-					e.Bridge = bridge
-					entries = append(entries, e)
-				}
-				return err
-			})
-		})
+		return err
 	})
 	return entries, err
 }
 
-func parseMDBEntry(b []byte) (e MDBEntry, ok bool, err error) {
-	if len(b) < brMDBEntryLen {
-		return e, false, fmt.Errorf("%w: entry of %d bytes", errMDB, len(b))
+// walkMDB calls fn with the device and each struct br_mdb_entry, its attributes behind it, of one message.
+func walkMDB(b []byte, fn func(device int, info []byte) error) error {
+	if len(b) < brPortMsgLen {
+		return fmt.Errorf("%w: %d bytes", errMDB, len(b))
 	}
+	device := int(int32(binary.NativeEndian.Uint32(b[4:])))
+	level := func(want uint16, next func([]byte) error) func(uint16, []byte) error {
+		return func(typ uint16, data []byte) error {
+			if typ != want {
+				return nil
+			}
+			return next(data)
+		}
+	}
+	info := level(mdbaMDBEntryInfo, func(info []byte) error {
+		if len(info) < brMDBEntryLen {
+			return fmt.Errorf("%w: entry of %d bytes", errMDB, len(info))
+		}
+		return fn(device, info)
+	})
+	entry := level(mdbaMDBEntry, func(group []byte) error { return attributes(group, info) })
+	mdb := level(mdbaMDB, func(mdb []byte) error { return attributes(mdb, entry) })
+	return attributes(b[brPortMsgLen:], mdb)
+}
+
+// groupOf reads the group of a struct br_mdb_entry; ok is false for one of layer 2.
+func groupOf(info []byte) (group netip.Addr, ok bool) {
+	switch binary.BigEndian.Uint16(info[24:]) {
+	case protoIPv4:
+		return netip.AddrFrom4([4]byte(info[8:])), true
+	case protoIPv6:
+		return netip.AddrFrom16([16]byte(info[8:])), true
+	}
+	return netip.Addr{}, false
+}
+
+func parseMDBEntry(b []byte) (e MDBEntry, ok bool, err error) {
 	e.Port = int(int32(binary.NativeEndian.Uint32(b)))
 	e.Permanent = b[4]&mdbPermanent != 0
-	switch binary.BigEndian.Uint16(b[24:]) {
-	case protoIPv4:
-		e.Group = netip.AddrFrom4([4]byte(b[8:]))
-	case protoIPv6:
-		e.Group = netip.AddrFrom16([16]byte(b[8:]))
-	default:
+	if e.Group, ok = groupOf(b); !ok {
 		return e, false, nil
 	}
-	ok, e.Exclude = true, true // IGMPv2 and MLDv1 members have no mode: any source
+	e.Exclude = true // IGMPv2 and MLDv1 members have no mode: any source
 	var running, expired []netip.Addr
 	err = attributes(b[brMDBEntryLen:], func(typ uint16, data []byte) error {
 		switch typ {

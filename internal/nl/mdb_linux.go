@@ -8,32 +8,32 @@ import (
 )
 
 func (h *handle) MDB() ([]MDBEntry, error) {
-	entries, err := dump(func() ([]MDBEntry, error) {
-		msgs, err := h.dumpMDB(unix.RTM_GETMDB) // the type in which bridges answer
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return nil, err
-		}
-		var entries []MDBEntry
-		for _, m := range msgs {
-			var broken error
-			if entries, broken = parseMDB(entries, m); broken != nil {
-				return nil, broken
-			}
-		}
-		return entries, err
-	})
+	entries, err := dumpMDB(h, unix.RTM_GETMDB, parseMDB) // the type in which bridges answer
 	if err != nil {
 		return nil, fmt.Errorf("list MDB: %w", err)
 	}
 	return entries, nil
 }
 
-// dumpMDB returns the MDBs of all bridges or VXLAN devices, by the type of their messages: the kernel refuses to
-// dump a single one.
-func (h *handle) dumpMDB(typ uint16) ([][]byte, error) {
-	req := h.request(unix.RTM_GETMDB, unix.NLM_F_DUMP)
-	req.AddRawData([]byte{afBridge, 0, 0, 0, 0, 0, 0, 0})
-	return req.Execute(unix.NETLINK_ROUTE, typ)
+// dumpMDB returns what parse finds in the MDBs of all bridges or VXLAN devices, told apart by the type of their messages:
+// the kernel refuses to dump a single one.
+func dumpMDB[E any](h *handle, typ uint16, parse func(entries []E, msg []byte) ([]E, error)) ([]E, error) {
+	return dump(func() ([]E, error) {
+		req := h.request(unix.RTM_GETMDB, unix.NLM_F_DUMP)
+		req.AddRawData([]byte{afBridge, 0, 0, 0, 0, 0, 0, 0})
+		msgs, err := req.Execute(unix.NETLINK_ROUTE, typ)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return nil, err
+		}
+		var entries []E
+		for _, m := range msgs {
+			var broken error
+			if entries, broken = parse(entries, m); broken != nil {
+				return nil, broken
+			}
+		}
+		return entries, err
+	})
 }
 
 func (h *handle) SetGroup(e MDBEntry) error {

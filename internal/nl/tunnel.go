@@ -57,46 +57,22 @@ const (
 
 // parseTunnelGroups appends the entries of one RTM_GETMDB message that belong to a VXLAN device, one for each VTEP.
 func parseTunnelGroups(entries []TunnelGroup, b []byte, link int) ([]TunnelGroup, error) {
-	if len(b) < brPortMsgLen {
-		return entries, fmt.Errorf("%w: %d bytes", errMDB, len(b))
-	}
-	if int(int32(binary.NativeEndian.Uint32(b[4:]))) != link {
-		return entries, nil
-	}
-	err := attributes(b[brPortMsgLen:], func(typ uint16, mdb []byte) error {
-		if typ != mdbaMDB {
+	err := walkMDB(b, func(device int, info []byte) error {
+		if device != link {
 			return nil
 		}
-		return attributes(mdb, func(typ uint16, group []byte) error {
-			if typ != mdbaMDBEntry {
-				return nil
-			}
-			return attributes(group, func(typ uint16, info []byte) error {
-				if typ != mdbaMDBEntryInfo {
-					return nil
-				}
-				e, ok, err := parseTunnelGroup(info)
-				if err == nil && ok {
-					e.Link = link
-					entries = append(entries, e)
-				}
-				return err
-			})
-		})
+		e, ok, err := parseTunnelGroup(info)
+		if err == nil && ok {
+			e.Link = link
+			entries = append(entries, e)
+		}
+		return err
 	})
 	return entries, err
 }
 
 func parseTunnelGroup(b []byte) (e TunnelGroup, ok bool, err error) {
-	if len(b) < brMDBEntryLen {
-		return e, false, fmt.Errorf("%w: entry of %d bytes", errMDB, len(b))
-	}
-	switch binary.BigEndian.Uint16(b[24:]) {
-	case protoIPv4:
-		e.Group = netip.AddrFrom4([4]byte(b[8:]))
-	case protoIPv6:
-		e.Group = netip.AddrFrom16([16]byte(b[8:]))
-	default:
+	if e.Group, ok = groupOf(b); !ok {
 		return e, false, nil
 	}
 	err = attributes(b[brMDBEntryLen:], func(typ uint16, data []byte) error {

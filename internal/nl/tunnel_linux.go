@@ -91,19 +91,8 @@ func tunnelEntry(e TunnelEntry) *netlink.Neigh {
 }
 
 func (h *handle) TunnelGroups(link int) ([]TunnelGroup, error) {
-	entries, err := dump(func() ([]TunnelGroup, error) {
-		msgs, err := h.dumpMDB(unix.RTM_NEWMDB) // VXLAN devices answer in this type
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return nil, err
-		}
-		var entries []TunnelGroup
-		for _, m := range msgs {
-			var broken error
-			if entries, broken = parseTunnelGroups(entries, m, link); broken != nil {
-				return nil, broken
-			}
-		}
-		return entries, err
+	entries, err := dumpMDB(h, unix.RTM_NEWMDB, func(entries []TunnelGroup, m []byte) ([]TunnelGroup, error) { // VXLAN devices answer in this type
+		return parseTunnelGroups(entries, m, link)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list MDB of vxlan %d: %w", link, err)
