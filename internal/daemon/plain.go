@@ -119,7 +119,7 @@ func (s *System) rebuildPlain(n *network, v view) {
 	r := s.reach(n, v)
 	n.reached.Store(&r)
 	if err := s.guard.plain(vnet.BridgeName(n.vni), n.vni, r.known); err != nil {
-		s.trouble("guard "+n.name, fmt.Sprintf("network %s: packet filter: %v", n.name, err))
+		s.trouble("guard "+n.name, fmt.Sprintf("network %s: %v", n.name, err))
 	} else {
 		s.trouble("guard "+n.name, "")
 	}
