@@ -26,6 +26,7 @@ func (s *Service) HandleAsk(from ident.HostID, body []byte) error {
 			}
 		}
 	}
+	waits := slices.IndexFunc(s.asks, func(w waiting) bool { return w.sp == sp && w.from == from })
 	switch {
 	case !s.removed[from].IsZero() || from == s.cfg.Self || s.barred:
 		s.counts.BadAsks++
@@ -33,7 +34,10 @@ func (s *Service) HandleAsk(from ident.HostID, body []byte) error {
 	case sp == nil:
 		s.counts.AsksUnmet++
 		return nil
-	case slices.ContainsFunc(s.asks, func(w waiting) bool { return w.sp == sp && w.from == from }):
+	case waits >= 0:
+		if a.Need { // what an attachment waits for stands before what it might do with one day
+			s.asks[waits] = waiting{sp, from, a.Want, a.Serial, a.Need}
+		}
 		return nil
 	case len(s.asks) >= maxAsks:
 		s.counts.AsksFull++
