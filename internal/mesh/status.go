@@ -196,6 +196,7 @@ func (m *Mesh) Limits() map[string][2]int {
 		out["hosts"] = [2]int{len(m.hosts), maxHosts}
 		out["sessions"] = [2]int{len(*m.sessions.Load()), maxHosts * 4}
 		out["seeds"] = [2]int{len(m.seeds), maxSeeds}
+		out["early_hosts"] = [2]int{len(m.early), maxHosts}
 	})
 	return out
 }
