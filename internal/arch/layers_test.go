@@ -36,6 +36,7 @@ var layers = map[string]layer{
 
 	"internal/seal": core, "internal/handshake": core, "internal/frag": core, "internal/link": core,
 	"internal/state": core, "internal/ring": core, "internal/fdb": core,
+	"internal/island": core, "internal/tree": core,
 
 	"internal/udp": seam, "internal/netmon": seam, "internal/tap": seam, "internal/nl": seam, "internal/netns": seam,
 	"internal/guard": seam, "internal/store": seam, "internal/sdnotify": seam,

@@ -127,15 +127,15 @@ func (s *Sealer) SealLink(buf []byte, n int) ([]byte, error) {
 	return s.sealInPlace(buf, wire.LinkHeader, n), nil
 }
 
-// SealGroup seals buf[GroupHeader:GroupHeader+n] in place and returns the whole packet, a prefix of buf.
-// cap(buf) must allow GroupHeader+n+Tag bytes.
-func (s *Sealer) SealGroup(buf []byte, n int) ([]byte, error) {
+// SealGroup seals buf[GroupHeader:GroupHeader+n] in place under a label of 24 bits and returns the whole packet, a
+// prefix of buf. cap(buf) must allow GroupHeader+n+Tag bytes.
+func (s *Sealer) SealGroup(buf []byte, n int, label uint32) ([]byte, error) {
 	ctr, err := s.take()
 	if err != nil {
 		return nil, err
 	}
 	buf = buf[:wire.GroupHeader]
-	wire.PutGroup(buf, s.key, ctr)
+	wire.PutGroup(buf, label, s.key, ctr)
 	return s.sealInPlace(buf, wire.GroupHeader, n), nil
 }
 
@@ -188,7 +188,7 @@ func (o *Opener) OpenLink(pkt []byte) ([]byte, error) {
 
 // OpenGroup opens a group packet in place and returns its plaintext, a part of pkt.
 func (o *Opener) OpenGroup(pkt []byte) ([]byte, error) {
-	_, ctr, ok := wire.Group(pkt)
+	_, _, ctr, ok := wire.Group(pkt)
 	if !ok {
 		return nil, ErrShort
 	}

@@ -45,7 +45,7 @@ var forms = []form{
 	{"group", wire.GroupHeader, func(s *Sealer, p []byte) ([]byte, error) {
 		b := make([]byte, wire.GroupHeader+len(p), wire.GroupHeader+len(p)+wire.Tag)
 		copy(b[wire.GroupHeader:], p)
-		return s.SealGroup(b, len(p))
+		return s.SealGroup(b, len(p), 0)
 	}, (*Opener).OpenGroup},
 	{"envelope", wire.RelayTotal, func(s *Sealer, p []byte) ([]byte, error) {
 		b := append(make([]byte, wire.RelayTotal), p...)
@@ -289,7 +289,7 @@ func TestNoAllocation(t *testing.T) {
 			case "link":
 				pkt, err = s.SealLink(buf, 1300)
 			case "group":
-				pkt, err = s.SealGroup(buf, 1300)
+				pkt, err = s.SealGroup(buf, 1300, 0)
 			default:
 				err, pkt = s.PutEnvelope(buf, [16]byte{1}, [16]byte{2}, 3), buf
 			}

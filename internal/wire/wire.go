@@ -15,11 +15,12 @@
 //	         | type | reserved | index (recv) | counter     | sealed: kind + body  | tag16 |
 //	         +------+----------+--------------+-------------+----------------------+-------+
 //
-//	group    one host to many, sealed once under the sender key of a network
+//	group    one host to many, sealed once under the sender key of a network. The label names the
+//	         receivers and their ways, 0 where each gets a copy of its own (package tree)
 //
 //	         0      1          4              12            20
 //	         +------+----------+--------------+-------------+----------------------+-------+
-//	         | type | reserved | key id       | counter     | sealed: kind + body  | tag16 |
+//	         | type | label    | key id       | counter     | sealed: kind + body  | tag16 |
 //	         +------+----------+--------------+-------------+----------------------+-------+
 //
 //	relay    an envelope: the MAC (AES-GCM over the header, nothing encrypted) is under the
@@ -30,7 +31,8 @@
 //	         | type | hops | reserved | index (recv) | counter     | src HostID | dst HostID | tag16 | inner packet |
 //	         +------+------+----------+--------------+-------------+------------+------------+-------+--------------+
 //
-// hops is in the MAC of its hop and is written anew, one less, by each relay.
+// hops is in the MAC of its hop and is written anew, one less, by each relay. In place of dst may stand the id of
+// a distribution tree (package tree): whoever gets it passes copies of the inner packet on to its children.
 //
 // Every TCP connection begins with StreamMagic and a handshake message; see package stream.
 package wire
@@ -77,6 +79,16 @@ const (
 	KindSignal    = 9  // "call me at": endpoints for hole punching                 package mesh
 	KindProbe     = 10 // what `weft ping` and `weft bench` send
 	KindNote      = 11 // one line for the other's operator (name taken, removed)
+	KindTree      = 12 // ways of frames for many: set up, confirmed, complained of  package tree
+	KindBeat      = 13 // [kind][sequence 8]: a sender shows that its way holds; group packets only
+)
+
+// Labels of group packets that name no way.
+const (
+	// NoLabel: every receiver gets a copy of its own.
+	NoLabel = 0
+	// BeaconLabel: a beacon, to find out who hears the underlay group.
+	BeaconLabel = 1<<24 - 1
 )
 
 // Limits. Each is a bound that unauthenticated or authenticated input cannot exceed.
@@ -106,19 +118,20 @@ func Link(b []byte) (index uint32, counter uint64, ok bool) {
 	return binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint64(b[8:]), true
 }
 
-// PutGroup writes a group header into b, which has at least GroupHeader bytes.
-func PutGroup(b []byte, key, counter uint64) {
-	b[0], b[1], b[2], b[3] = TypeGroup, 0, 0, 0
+// PutGroup writes a group header into b, which has at least GroupHeader bytes; a label has 24 bits.
+func PutGroup(b []byte, label uint32, key, counter uint64) {
+	b[0], b[1], b[2], b[3] = TypeGroup, byte(label>>16), byte(label>>8), byte(label)
 	binary.BigEndian.PutUint64(b[4:], key)
 	binary.BigEndian.PutUint64(b[12:], counter)
 }
 
 // Group reads a group header; ok is false when b is too short to be one.
-func Group(b []byte) (key, counter uint64, ok bool) {
+func Group(b []byte) (label uint32, key, counter uint64, ok bool) {
 	if len(b) < GroupHeader+Tag || b[0] != TypeGroup {
-		return 0, 0, false
+		return 0, 0, 0, false
 	}
-	return binary.BigEndian.Uint64(b[4:]), binary.BigEndian.Uint64(b[12:]), true
+	label = uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+	return label, binary.BigEndian.Uint64(b[4:]), binary.BigEndian.Uint64(b[12:]), true
 }
 
 // RelayInfo is the header of a relay envelope.

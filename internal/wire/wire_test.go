@@ -26,19 +26,19 @@ func TestLink(t *testing.T) {
 
 func TestGroup(t *testing.T) {
 	b := bytes.Repeat([]byte{0xff}, GroupHeader+Tag)
-	PutGroup(b, 0x0102030405060708, 0x090a0b0c0d0e0f10)
-	want := []byte{TypeGroup, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+	PutGroup(b, 0x111213, 0x0102030405060708, 0x090a0b0c0d0e0f10)
+	want := []byte{TypeGroup, 0x11, 0x12, 0x13, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
 	if !bytes.Equal(b[:GroupHeader], want) {
 		t.Errorf("% x", b[:GroupHeader])
 	}
-	if k, c, ok := Group(b); !ok || k != 0x0102030405060708 || c != 0x090a0b0c0d0e0f10 {
-		t.Errorf("%x %x %v", k, c, ok)
+	if l, k, c, ok := Group(b); !ok || l != 0x111213 || k != 0x0102030405060708 || c != 0x090a0b0c0d0e0f10 {
+		t.Errorf("%x %x %x %v", l, k, c, ok)
 	}
-	if _, _, ok := Group(b[:len(b)-1]); ok {
+	if _, _, _, ok := Group(b[:len(b)-1]); ok {
 		t.Error("without room for the tag")
 	}
 	b[0] = TypeLink
-	if _, _, ok := Group(b); ok {
+	if _, _, _, ok := Group(b); ok {
 		t.Error("another type")
 	}
 }
@@ -91,10 +91,10 @@ func FuzzHeaders(f *testing.F) {
 			PutLink(again, i, c)
 			same(t, b, again, LinkHeader)
 		}
-		if k, c, ok := Group(b); ok {
+		if l, k, c, ok := Group(b); ok {
 			n++
 			again := bytes.Clone(b)
-			PutGroup(again, k, c)
+			PutGroup(again, l, k, c)
 			same(t, b, again, GroupHeader)
 		}
 		if r, ok := Relay(b); ok {
