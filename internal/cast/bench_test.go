@@ -87,7 +87,7 @@ func (u *uplink) load(f []byte, n int) {
 func sealAllocs() float64 {
 	s, _ := seal.NewGroupSealer(seal.SuiteAES, make([]byte, 32), 5, 0)
 	buf := make([]byte, 200)
-	return testing.AllocsPerRun(100, func() { _, _ = s.SealGroup(buf, 100) })
+	return testing.AllocsPerRun(100, func() { _, _ = s.SealGroup(buf, 100, 0) })
 }
 
 func TestUplinkDoesNotAllocate(t *testing.T) {

@@ -10,6 +10,7 @@
 //
 //   - the goroutine of a network (uplink): its buffers, its rate limit
 //   - the reader of the underlay (downlink): openers, held packets, frames to write; HandleFrame, HandleGroup, Flush
+//   - the planner: by which ways frames for many go (packages tree and island), beacons, beats
 //   - Engine.mu: networks, sender keys; taken by everything else, never for a frame, never while sending
 //
 // What one side changes and another reads for every frame is an atomic pointer to something immutable.
@@ -31,7 +32,10 @@ import (
 
 	"github.com/weft-net/weft/internal/fdb"
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/island"
+	"github.com/weft-net/weft/internal/link"
 	"github.com/weft-net/weft/internal/seal"
+	"github.com/weft-net/weft/internal/tree"
 )
 
 // Limits.
@@ -90,12 +94,19 @@ type Config struct {
 	// NextFragment numbers fragmented plaintexts for links; it must be the one the mesh uses, since a receiver
 	// joins what comes from a host by number. nil: a counter of the engine.
 	NextFragment func() uint32
-	Suite        seal.Suite       // of sender keys; 0: seal.Preferred
-	Rotation     time.Duration    // of sender keys; 0: DefaultRotation
-	Budget       uint64           // of one sender key in packets, rotated at half; 0: seal.DefaultBudget
-	Rand         io.Reader        // nil: crypto/rand
-	Now          func() time.Time // nil: time.Now
-	Log          *slog.Logger     // nil: none
+	Suite        seal.Suite    // of sender keys; 0: seal.Preferred
+	Rotation     time.Duration // of sender keys; 0: DefaultRotation
+	Budget       uint64        // of one sender key in packets, rotated at half; 0: seal.DefaultBudget
+	// Peer names the link with a host, Branches takes the trees in which this host passes packets on, and Hearing takes
+	// whom it hears by native multicast. They are called by a goroutine of the engine's and must not call back. Without
+	// Peer every receiver of a frame for many gets a copy.
+	Peer     func(ident.HostID) *link.Peer
+	Branches func(tree.Branches)
+	Hearing  func([]island.Heard)
+	Fanout   int              // packets that leave this host for one frame, at most; 0: tree.DefaultFanout
+	Rand     io.Reader        // nil: crypto/rand
+	Now      func() time.Time // nil: time.Now
+	Log      *slog.Logger     // nil: none
 }
 
 // Engine is the sealed engine of one host.
@@ -104,6 +115,8 @@ type Engine struct {
 	log   *slog.Logger
 	drops dropCounters // of packets that belong to no network
 	down  downlink     // owned by the reader of the underlay
+
+	planner *planner
 
 	networks atomic.Pointer[map[uint32]*network] // replaced under mu
 
@@ -163,6 +176,9 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{cfg: cfg, log: cfg.Log, ring: newKeyRing()}
 	e.networks.Store(&map[uint32]*network{})
 	e.down.init(e)
+	if err := e.startPlanner(); err != nil {
+		return nil, fmt.Errorf("cast: %w", err)
+	}
 	return e, nil
 }
 
@@ -224,6 +240,7 @@ func (e *Engine) removeLocked(nw *network) error {
 	e.down.tell(ringChange{remove: e.ring.forgetNetwork(nw.vni)})
 	nw.drops.moveTo(&e.drops)
 	e.cfg.Counters.Forget(nw.vni)
+	e.planner.tell(planEvent{vni: nw.vni, forget: true})
 	if err := nw.dev.Close(); err != nil {
 		return fmt.Errorf("cast: remove VNI %d: %w", nw.vni, err)
 	}
@@ -237,6 +254,7 @@ func (e *Engine) SetTable(vni uint32, t *fdb.Table) error {
 		return fmt.Errorf("%w: VNI %d", ErrNetwork, vni)
 	}
 	nw.table.Store(t)
+	e.planner.tell(planEvent{changed: true})
 	return nil
 }
 
@@ -274,6 +292,12 @@ func (e *Engine) SetHosts(vni uint32, hosts []ident.HostID) error {
 			e.down.tell(ringChange{remove: e.ring.forget(sender{h, vni})})
 		}
 	}
+	for h := range set {
+		if !nw.has(h) {
+			e.planner.tell(planEvent{news: true})
+			break
+		}
+	}
 	nw.hosts.Store(&set)
 	nw.keys.setHosts(e.cfg.Now(), slices.Collect(maps.Keys(set)))
 	q := e.takeLocked(nw)
@@ -297,6 +321,7 @@ func (e *Engine) Close() error {
 		errs = append(errs, e.removeLocked(nw))
 	}
 	e.mu.Unlock()
+	e.planner.stop()
 	e.wg.Wait()
 	return errors.Join(errs...)
 }

@@ -195,7 +195,7 @@ func TestWrongNetwork(t *testing.T) {
 		pkt := make([]byte, 200)
 		n := copy(pkt[wire.GroupHeader:], plaintext(f))
 		copy(pkt[wire.GroupHeader:], []byte{wire.KindFrame, 0, 0, 9})
-		sealed, err := (*a.eng.networks.Load())[testVNI].key.Load().SealGroup(pkt, n)
+		sealed, err := (*a.eng.networks.Load())[testVNI].key.Load().SealGroup(pkt, n, 0)
 		check(t, err)
 		b.in <- datagram{endpoint(1), bytes.Clone(sealed)}
 		synctest.Wait()
@@ -319,7 +319,7 @@ func TestHeldPacketsAreBoundedInNumberAndTime(t *testing.T) {
 	inRig(t, 3, func(t *testing.T, r *rig) {
 		b := r.host(2)
 		junk := make([]byte, 200)
-		wire.PutGroup(junk, 4711, 1)
+		wire.PutGroup(junk, 0, 4711, 1)
 		for range maxHeld + 6 {
 			b.in <- datagram{endpoint(1), bytes.Clone(junk)}
 		}

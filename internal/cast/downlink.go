@@ -1,6 +1,7 @@
 package cast
 
 import (
+	"encoding/binary"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"github.com/weft-net/weft/internal/gso"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/seal"
+	"github.com/weft-net/weft/internal/tree"
 	"github.com/weft-net/weft/internal/wire"
 )
 
@@ -50,6 +52,11 @@ type recvKey struct {
 	nw     *network
 	opener *seal.Opener
 	parts  *frag.Assembler // made at the first fragment
+
+	// Who listens for the label last seen, in the watches of that time.
+	label   uint32
+	watches *tree.Watches
+	watch   *tree.Watch
 }
 
 func (d *downlink) init(e *Engine) {
@@ -104,17 +111,24 @@ func (e *Engine) HandleGroup(pkt []byte, from ident.HostID) {
 	if d.waiting.Load() {
 		d.drain()
 	}
-	id, _, ok := wire.Group(pkt)
+	label, id, _, ok := wire.Group(pkt)
 	if !ok || len(pkt) > wire.MaxDatagram {
 		e.drops.count(dropShort)
 		return
 	}
 	k := d.keys[id]
-	if k == nil {
-		d.hold(id, from, pkt)
+	if k != nil {
+		d.open(k, pkt)
 		return
 	}
-	d.open(k, pkt)
+	if label != wire.NoLabel {
+		// Native multicast comes to hosts that do not have the network, too: they must not ask for its key.
+		if _, ok := e.planner.watches.Load().Labels[label]; !ok {
+			e.drops.count(dropNotExpected)
+			return
+		}
+	}
+	d.hold(id, from, pkt)
 }
 
 // Flush writes the frames of a batch to the TAPs. Call it after each batch that was read from the underlay.
@@ -132,6 +146,7 @@ func (e *Engine) Flush() {
 
 // open opens a packet under its key and delivers the frame it holds or completes.
 func (d *downlink) open(k *recvKey, pkt []byte) {
+	label, _, _, _ := wire.Group(pkt)
 	plain, err := k.opener.OpenGroup(pkt)
 	if err != nil {
 		reason := dropForged
@@ -143,6 +158,13 @@ func (d *downlink) open(k *recvKey, pkt []byte) {
 		}
 		k.nw.drops.count(reason)
 		return
+	}
+	if label != wire.NoLabel {
+		d.heard(k, label)
+		if len(plain) == beatSize && plain[0] == wire.KindBeat {
+			d.beat(k, label, plain)
+			return
+		}
 	}
 	if len(plain) > 0 && plain[0] == wire.KindFragment {
 		if plain = d.join(k, plain); plain == nil {
@@ -158,6 +180,24 @@ func (d *downlink) open(k *recvKey, pkt []byte) {
 		return
 	}
 	d.records(k.nw, k.host, plain[frameHeader:])
+}
+
+// heard tells whoever listens for a label of the key's host.
+func (d *downlink) heard(k *recvKey, label uint32) {
+	if w := d.e.planner.watches.Load(); k.watches != w || k.label != label {
+		k.watches, k.label = w, label
+		k.watch = w.ByKey[tree.Key{Host: k.host, VNI: k.vni, Label: label}]
+	}
+	if k.watch != nil {
+		k.watch.Heard()
+	}
+}
+
+// beat takes what is no frame: that it came was the message, but for a beacon, which is counted.
+func (d *downlink) beat(k *recvKey, label uint32, plain []byte) {
+	if label == wire.BeaconLabel {
+		d.e.planner.tell(planEvent{from: k.host, beacon: binary.BigEndian.Uint64(plain[1:])})
+	}
 }
 
 // join adds a fragment and returns the plaintext when it is whole, else nil.

@@ -31,6 +31,9 @@ const (
 	dropKeyMessage
 	dropKeyRefused
 	dropOffload
+	dropNotExpected
+	dropTreeMessage
+	dropPlanQueue
 	numDrops
 )
 
@@ -56,6 +59,9 @@ var dropNames = [numDrops - drop(fdb.NumDrops)]string{
 	"key_message",        // a key message that is none
 	"sender_key_refused", // a sender key that must not be taken
 	"bad_offload",        // a super-frame, or a segment of one, that contradicts itself
+	"not_expected",       // native multicast of a network that this host does not have
+	"tree_message",       // a message about trees that is none
+	"plan_queue",         // a message about trees, a beacon, that found the planner busy
 }
 
 // String returns the counter's name.

@@ -62,7 +62,7 @@ func FuzzHandleGroup(f *testing.F) {
 			}
 			buf := make([]byte, wire.GroupHeader+len(b)+wire.Tag)
 			copy(buf[wire.GroupHeader:], b)
-			if pkt, err = sealer.SealGroup(buf, len(b)); err != nil {
+			if pkt, err = sealer.SealGroup(buf, len(b), 0); err != nil {
 				t.Fatal(err)
 			}
 		}

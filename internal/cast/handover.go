@@ -22,6 +22,7 @@ func (e *Engine) HostUp(h ident.HostID) {
 	}
 	e.mu.Unlock()
 	e.send(q)
+	e.planner.tell(planEvent{news: true})
 }
 
 // Tick drives sender keys: repeats, rotation, expiry. Call it every 100 ms or so.

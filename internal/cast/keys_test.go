@@ -112,14 +112,14 @@ func TestBudgetRotatesAtHalf(t *testing.T) {
 	old := s.current
 	buf := make([]byte, 100)
 	for range 4 {
-		_, err := old.sealer.SealGroup(buf, 10)
+		_, err := old.sealer.SealGroup(buf, 10, 0)
 		check(t, err)
 		s.tick(start)
 	}
 	if s.current != old {
 		t.Fatal("rotated before half of the budget")
 	}
-	_, err := old.sealer.SealGroup(buf, 10)
+	_, err := old.sealer.SealGroup(buf, 10, 0)
 	check(t, err)
 	s.tick(start)
 	if s.current == old || s.current.id == old.id || s.current.key == old.key {

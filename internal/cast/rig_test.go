@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,8 +17,10 @@ import (
 	"github.com/weft-net/weft/internal/frag"
 	"github.com/weft-net/weft/internal/gso"
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/island"
 	"github.com/weft-net/weft/internal/link"
 	"github.com/weft-net/weft/internal/seal"
+	"github.com/weft-net/weft/internal/tree"
 	"github.com/weft-net/weft/internal/wire"
 )
 
@@ -78,6 +81,8 @@ type rig struct {
 	hosts []*rigHost
 	mu    sync.Mutex
 	wire  []wirePacket // everything that was sent
+	// hears, if not nil, says who hears whose native multicast; nil: nobody.
+	hears func(by, whom int) bool
 	// lose, if not nil, says which packets vanish; kind is the type byte, for link packets 100 + the kind inside.
 	lose func(from, to int, kind byte) bool
 }
@@ -104,7 +109,13 @@ type rigHost struct {
 	parts   map[ident.HostID]*frag.Assembler
 	in      chan datagram
 	done    chan struct{}
+
+	branches atomic.Pointer[tree.Branches]
+	heard    []island.Heard // under rig.mu: what the engine reported
 }
+
+// testGroup is the underlay group.
+var testGroup = netip.MustParseAddrPort("239.192.0.1:6783")
 
 func endpoint(n int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(n)}), 6783)
@@ -113,7 +124,8 @@ func endpoint(n int) netip.AddrPort {
 func idOf(n int) ident.HostID { return ident.HostID{byte(n)} }
 
 // newRig makes n hosts, 1 to n, linked directly, all with testVNI, each with one attachment.
-func newRig(t *testing.T, n, mtu int, change func(*Config)) *rig {
+// index, if given, is filled before the engines start.
+func newRig(t *testing.T, n, mtu int, change func(*Config), index ...map[ident.HostID]*rigHost) *rig {
 	r := &rig{t: t}
 	for i := 1; i <= n; i++ {
 		h := &rigHost{
@@ -121,6 +133,9 @@ func newRig(t *testing.T, n, mtu int, change func(*Config)) *rig {
 			direct: map[int]*seal.Sealer{}, parts: map[ident.HostID]*frag.Assembler{}, in: make(chan datagram, 4096), done: make(chan struct{}),
 		}
 		r.hosts = append(r.hosts, h)
+		for _, m := range index {
+			m[h.id] = h
+		}
 	}
 	for _, a := range r.hosts {
 		for _, b := range r.hosts {
@@ -141,6 +156,7 @@ func newRig(t *testing.T, n, mtu int, change func(*Config)) *rig {
 	}
 	for _, h := range r.hosts {
 		cfg := Config{Self: h.id, NewWriter: func() PacketWriter { return h }, Send: h.send}
+		h.branches.Store(&tree.Branches{})
 		if change != nil {
 			change(&cfg)
 		}
@@ -248,10 +264,27 @@ func (h *rigHost) WriteBatch(ps []Packet) (int, error) {
 			size = len(p.Data)
 		}
 		for data := range slices.Chunk(p.Data, size) {
+			if p.To == testGroup {
+				h.multicast(data)
+				continue
+			}
 			h.carry(int(p.To.Addr().As4()[3]), data)
 		}
 	}
 	return len(ps), nil
+}
+
+// multicast carries one packet to all that hear the host; on the wire it is one, to host 0.
+func (h *rigHost) multicast(data []byte) {
+	h.mu.Lock()
+	h.wire = append(h.wire, wirePacket{h.n, 0, bytes.Clone(data)})
+	hears := h.hears
+	h.mu.Unlock()
+	for _, o := range h.hosts {
+		if o != h && hears != nil && hears(o.n, h.n) {
+			o.in <- datagram{endpoint(h.n), bytes.Clone(data)}
+		}
+	}
 }
 
 func (h *rigHost) carry(to int, data []byte) {
@@ -302,6 +335,8 @@ func (h *rigHost) handle(pkt []byte, from ident.HostID) {
 			h.eng.HandleFrame(from, plain)
 		case wire.KindSenderKey:
 			h.eng.HandleSenderKey(from, plain)
+		case wire.KindTree:
+			h.eng.HandleTree(from, plain)
 		}
 	case wire.TypeRelay:
 		index := binary.BigEndian.Uint32(pkt[4:])
@@ -310,16 +345,38 @@ func (h *rigHost) handle(pkt []byte, from ident.HostID) {
 			h.t.Errorf("host %d: envelope of %d: %v", h.n, index, err)
 			return
 		}
-		dst := int(info.Dst[0])
 		if info.Dst == h.id {
 			h.handle(inner, info.Src)
 			return
 		}
+		if h.peers[info.Dst] == nil {
+			h.branch(idOf(int(index)), info, inner)
+			return
+		}
+		dst := int(info.Dst[0])
 		b := make([]byte, wire.RelayTotal+len(inner))
 		copy(b[wire.RelayTotal:], inner)
 		check(h.t, h.direct[dst].PutEnvelope(b, info.Src, info.Dst, info.Hops-1))
 		_, _ = h.WriteBatch([]Packet{{Data: b, To: endpoint(dst)}})
 	}
+}
+
+// branch is the mesh's: it passes a packet of a tree on.
+func (h *rigHost) branch(from ident.HostID, info wire.RelayInfo, inner []byte) {
+	b := (*h.branches.Load())[tree.ID(info.Dst)]
+	if b == nil || b.Parent != from || b.Origin != info.Src || info.Hops == 0 {
+		return
+	}
+	for _, c := range b.Children {
+		data := make([]byte, wire.RelayTotal+len(inner))
+		copy(data[wire.RelayTotal:], inner)
+		check(h.t, c.Path().Session.PutEnvelope(data, info.Src, info.Dst, info.Hops-1))
+		_, _ = h.WriteBatch([]Packet{{Data: data, To: c.Path().Endpoint}})
+	}
+	if b.Group.IsValid() {
+		_, _ = h.WriteBatch([]Packet{{Data: inner, To: b.Group}})
+	}
+	h.eng.HandleGroup(inner, info.Src)
 }
 
 // losing sets which packets vanish.

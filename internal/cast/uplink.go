@@ -3,6 +3,7 @@ package cast
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/weft-net/weft/internal/fdb"
@@ -10,6 +11,7 @@ import (
 	"github.com/weft-net/weft/internal/gso"
 	"github.com/weft-net/weft/internal/link"
 	"github.com/weft-net/weft/internal/seal"
+	"github.com/weft-net/weft/internal/tree"
 	"github.com/weft-net/weft/internal/wire"
 )
 
@@ -55,19 +57,31 @@ type uplink struct {
 
 // dest is where frames go: found once for those that follow each other.
 type dest struct {
-	one     bool
-	first   **link.Peer // of the table's list: names it
-	paths   []receiver
-	missing int // receivers without a path
-	room    int // plaintext of a packet in bytes
-	head    int // of its header
-	sealer  *seal.Sealer
+	one      bool
+	first    **link.Peer // of the table's list: names it
+	audience *tree.Audience
+	label    uint32
+	group    netip.AddrPort // one packet more to the underlay group, if valid
+	paths    []receiver
+	missing  int // receivers without a path
+	room     int // plaintext of a packet in bytes
+	head     int // of its header
+	sealer   *seal.Sealer
 }
 
-// receiver is one host that gets a frame and the path it takes.
+// copies returns the packets that leave for one.
+func (d *dest) copies() int {
+	if d.group.IsValid() {
+		return len(d.paths) + 1
+	}
+	return len(d.paths)
+}
+
+// receiver is one host that gets a copy and the path it takes.
 type receiver struct {
 	peer *link.Peer
 	path *link.Path
+	tree tree.ID // passes it on under this id, if not zero
 }
 
 // packet is the one being filled: a plaintext of n bytes behind room for the header, at the end of the arena.
@@ -168,9 +182,9 @@ func (u *uplink) frame(t *fdb.Table, h gso.Header, f []byte) {
 		if u.to.missing > 0 {
 			u.nw.drops[dropNoPath].Add(uint64(u.to.missing))
 		}
-		if len(u.to.paths) > 0 {
+		if n := u.to.copies(); n > 0 {
 			frames = u.pack(h, f)
-			copies = frames * len(u.to.paths)
+			copies = frames * n
 		}
 	}
 	c := d.Counters
@@ -190,25 +204,24 @@ func (u *uplink) aim(d *fdb.Decision) {
 	to := &u.to
 	first := &d.To[0]
 	if to.first != nil && to.one == d.One && (to.first == first || d.One && *to.first == *first) {
-		for i := range to.paths {
-			to.paths[i].peer.Use()
-		}
 		return
 	}
 	u.depart()
-	*to = dest{one: d.One, first: first, paths: to.paths[:0]}
+	*to = dest{one: d.One, first: first, audience: d.Audience, paths: to.paths[:0]}
+	var route *tree.Route
+	if d.Audience != nil {
+		route = d.Audience.Route()
+	}
 	payload := wire.MaxDatagram
-	for _, p := range d.To {
-		path := p.Use()
-		if path == nil {
-			to.missing++
-			continue
+	if route == nil {
+		for _, p := range d.To {
+			payload = min(payload, to.add(p, tree.ID{}))
 		}
-		to.paths = append(to.paths, receiver{p, path})
-		payload = min(payload, path.Payload)
+	} else {
+		payload = to.follow(route)
 	}
 	switch {
-	case len(to.paths) == 0:
+	case to.copies() == 0:
 	case d.One:
 		to.head, to.sealer = wire.LinkHeader, to.paths[0].path.Session
 	default:
@@ -216,6 +229,37 @@ func (u *uplink) aim(d *fdb.Decision) {
 		to.head, to.sealer = wire.GroupHeader, u.nw.key.Load()
 	}
 	to.room = payload - to.head - wire.Tag
+}
+
+// add adds a copy and returns the payload that its path carries.
+func (d *dest) add(p *link.Peer, id tree.ID) (payload int) {
+	path := p.Use()
+	if path == nil || path.Relay != nil && !id.IsZero() {
+		d.missing++
+		return wire.MaxDatagram
+	}
+	d.paths = append(d.paths, receiver{p, path, id})
+	if !id.IsZero() {
+		return path.Payload - wire.RelayTotal
+	}
+	return path.Payload
+}
+
+// follow takes the receivers from a route and returns the payload that all its paths carry.
+func (d *dest) follow(r *tree.Route) (payload int) {
+	d.label, d.group, payload = r.Label, r.Group, wire.MaxDatagram
+	for _, p := range r.Heard {
+		if path := p.Use(); path != nil {
+			payload = min(payload, path.Payload)
+		}
+	}
+	for i := range r.Edges {
+		payload = min(payload, d.add(r.Edges[i].Peer, r.Edges[i].Tree))
+	}
+	if r.Room > 0 {
+		payload = min(payload, r.Room-wire.RelayTotal)
+	}
+	return payload
 }
 
 // pack puts a frame, or the segments of a super-frame, into packets, and returns how many frames that were.
@@ -317,7 +361,7 @@ func (u *uplink) close() {
 	if u.to.one {
 		pkt, err = u.to.sealer.SealLink(u.sealed.buf[at:], n)
 	} else {
-		pkt, err = u.to.sealer.SealGroup(u.sealed.buf[at:], n)
+		pkt, err = u.to.sealer.SealGroup(u.sealed.buf[at:], n, u.to.label)
 	}
 	if err != nil {
 		reason := dropSealing
@@ -347,23 +391,28 @@ func (u *uplink) leave() {
 	if t.count == 0 {
 		return
 	}
+	if a := u.to.audience; a != nil && len(a.Peers) > 1 && a.Sent(t.count) {
+		u.e.wake(u.nw.vni, a)
+	}
 	whole := u.sealed.buf[t.at:t.end:t.end]
+	p := Packet{Data: whole}
+	if t.count > 1 {
+		p.Segment = t.size
+	}
+	if u.to.group.IsValid() {
+		p.To = u.to.group
+		u.queue(p)
+	}
 	for i := range u.to.paths {
 		r := &u.to.paths[i]
-		if r.path.Relay == nil {
-			p := Packet{Data: whole, To: r.path.Endpoint}
-			if t.count > 1 {
-				p.Segment = t.size
-			}
+		switch {
+		case !r.tree.IsZero():
+			u.wrap(r, r.path.Session, r.tree, whole, t.size)
+		case r.path.Relay != nil:
+			u.wrap(r, r.path.Relay.Hop, r.peer.ID, whole, t.size)
+		default:
+			p.To = r.path.Endpoint
 			u.queue(p)
-			continue
-		}
-		for b := whole; len(b) > 0; {
-			n := min(t.size, len(b))
-			if data := u.envelope(r, b[:n]); data != nil {
-				u.queue(Packet{Data: data, To: r.path.Endpoint})
-			}
-			b = b[n:]
 		}
 	}
 }
@@ -375,21 +424,36 @@ func (u *uplink) queue(p Packet) {
 	u.out = append(u.out, p)
 }
 
-// envelope returns a copy of pkt in an envelope for the relay of r, nil when it cannot be sealed.
-func (u *uplink) envelope(r *receiver, pkt []byte) []byte {
-	n := wire.RelayTotal + len(pkt)
-	b := u.wrapped.take(n)
-	if b == nil {
-		u.write()
-		u.wrapped.used = 0
-		b = u.wrapped.take(n)
+// wrap queues copies of the packets of a train, of size bytes each but the last, in envelopes for one who passes them on:
+// again as a train, or two when they have grown too long for one.
+func (u *uplink) wrap(r *receiver, hop *seal.Sealer, dst [16]byte, whole []byte, size int) {
+	most := maxTrain / (wire.RelayTotal + size) * size
+	for len(whole) > 0 {
+		part := whole[:min(most, len(whole))]
+		whole = whole[len(part):]
+		n := len(part) + (len(part)+size-1)/size*wire.RelayTotal
+		b := u.wrapped.take(n)
+		if b == nil {
+			u.write()
+			u.wrapped.used = 0
+			b = u.wrapped.take(n)
+		}
+		p := Packet{Data: b, To: r.path.Endpoint}
+		if len(part) > size {
+			p.Segment = wire.RelayTotal + size
+		}
+		for len(part) > 0 {
+			pkt := part[:min(size, len(part))]
+			part = part[len(pkt):]
+			copy(b[wire.RelayTotal:], pkt)
+			if err := hop.PutEnvelope(b, u.e.cfg.Self, dst, wire.MaxHops); err != nil {
+				u.nw.drops.count(dropKeySpent)
+				return
+			}
+			b = b[wire.RelayTotal+len(pkt):]
+		}
+		u.queue(p)
 	}
-	copy(b[wire.RelayTotal:], pkt)
-	if err := r.path.Relay.Hop.PutEnvelope(b, u.e.cfg.Self, r.peer.ID, wire.MaxHops); err != nil {
-		u.nw.drops.count(dropKeySpent)
-		return nil
-	}
-	return b
 }
 
 // depart queues all that is on the way to the receivers of the moment.

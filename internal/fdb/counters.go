@@ -3,10 +3,14 @@ package fdb
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/weft-net/weft/internal/link"
+	"github.com/weft-net/weft/internal/tree"
 )
 
 // MaxGroupCounters bounds the rows one network keeps; groups beyond share the row of unregistered ones.
@@ -35,6 +39,7 @@ type GroupStat struct {
 	PacketsIn, BytesIn      uint64
 	PacketsOut, BytesOut    uint64
 	CopiesSent, CopiesSaved uint64
+	Ways                    tree.Ways // of the moment
 }
 
 func (c *GroupCounters) stat() GroupStat {
@@ -59,9 +64,11 @@ type Registry struct {
 }
 
 type networkRows struct {
-	counters NetworkCounters
-	build    uint64 // number of the latest Build
-	groups   map[groupKey]*groupRow
+	counters  NetworkCounters
+	build     uint64 // number of the latest Build
+	groups    map[groupKey]*groupRow
+	flood     groupRow // for its audience
+	audiences map[[sha256.Size]byte]*audienceRow
 }
 
 type groupKey struct{ group, source netip.Addr }
@@ -69,6 +76,13 @@ type groupKey struct{ group, source netip.Addr }
 type groupRow struct {
 	counters GroupCounters
 	build    uint64 // the latest Build that wanted it
+	audience *audienceRow
+}
+
+// audienceRow keeps an audience across builds; groups with the same receivers share one.
+type audienceRow struct {
+	*tree.Audience
+	build uint64
 }
 
 // NewRegistry returns an empty registry.
@@ -78,7 +92,7 @@ func NewRegistry() *Registry { return &Registry{networks: map[uint32]*networkRow
 func (r *Registry) begin(vni uint32) *networkRows {
 	n := r.networks[vni]
 	if n == nil {
-		n = &networkRows{groups: map[groupKey]*groupRow{}}
+		n = &networkRows{groups: map[groupKey]*groupRow{}, audiences: map[[sha256.Size]byte]*audienceRow{}}
 		r.networks[vni] = n
 	}
 	n.build++
@@ -100,8 +114,51 @@ func (n *networkRows) row(group, source netip.Addr) *GroupCounters {
 	return &g.counters
 }
 
-// trim forgets groups without members once rows get scarce.
+// audience returns the audience of a group's receivers: the one it had, one that another group has, or a new one that
+// goes on where the group's last one was.
+func (n *networkRows) audience(group, source netip.Addr, to []*link.Peer) *tree.Audience {
+	if g := n.groups[groupKey{group, source}]; g != nil {
+		return n.audienceOf(g, to)
+	}
+	return n.audienceOf(&groupRow{}, to) // beyond MaxGroupCounters
+}
+
+func (n *networkRows) audienceOf(g *groupRow, to []*link.Peer) *tree.Audience {
+	if len(to) == 0 {
+		return nil
+	}
+	if g.audience == nil || !slices.Equal(g.audience.Peers, to) {
+		var before *tree.Audience
+		if g.audience != nil {
+			before = g.audience.Audience
+		}
+		g.audience = n.intern(to, before)
+	}
+	g.audience.build = n.build
+	return g.audience.Audience
+}
+
+func (n *networkRows) intern(to []*link.Peer, before *tree.Audience) *audienceRow {
+	h := sha256.New()
+	for _, p := range to {
+		h.Write(p.ID[:])
+	}
+	key := [sha256.Size]byte(h.Sum(nil))
+	a := n.audiences[key]
+	if a == nil || !slices.Equal(a.Peers, to) {
+		a = &audienceRow{Audience: tree.NewAudience(to, before)}
+		n.audiences[key] = a
+	}
+	return a
+}
+
+// trim forgets audiences that no group has any more, and groups without members once rows get scarce.
 func (n *networkRows) trim() {
+	for k, a := range n.audiences {
+		if a.build != n.build {
+			delete(n.audiences, k)
+		}
+	}
 	if len(n.groups) < MaxGroupCounters/2 {
 		return
 	}
@@ -128,6 +185,9 @@ func (r *Registry) Groups() []GroupStat {
 		for k, g := range n.groups {
 			s := g.counters.stat()
 			s.VNI, s.Group, s.Source = vni, k.group, k.source
+			if g.audience != nil {
+				s.Ways = g.audience.Ways()
+			}
 			out = append(out, s)
 		}
 	}

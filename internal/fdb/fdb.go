@@ -15,6 +15,7 @@ import (
 
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/link"
+	"github.com/weft-net/weft/internal/tree"
 )
 
 // Bounds of one table. What exceeds them is left out and counted in Table.Omitted.
@@ -98,7 +99,7 @@ type Table struct {
 	macs     map[MAC]*station
 	ips      map[[16]byte]*station
 	groups   map[[16]byte]*group
-	flood    []*link.Peer
+	flood    *tree.Audience // nil: nobody
 	policy   Policy
 	denied   [4]uint64 // 224.0.0.0/24 by last byte
 	counters *NetworkCounters
@@ -120,7 +121,7 @@ type group struct {
 }
 
 type receivers struct {
-	to       []*link.Peer
+	to       *tree.Audience // nil: nobody
 	counters *GroupCounters
 }
 
@@ -152,7 +153,7 @@ func Build(in Input) *Table {
 	}
 	peers := peerCache{in: &in, known: map[ident.HostID]*link.Peer{}}
 	t.buildStations(&in, &peers)
-	t.buildFlood(&in, &peers)
+	t.buildFlood(&in, &peers, rows)
 	t.buildGroups(&in, &peers, rows)
 	rows.trim()
 	return t
@@ -205,21 +206,23 @@ func (t *Table) buildStations(in *Input, peers *peerCache) {
 	}
 }
 
-func (t *Table) buildFlood(in *Input, peers *peerCache) {
+func (t *Table) buildFlood(in *Input, peers *peerCache, rows *networkRows) {
+	var flood []*link.Peer
 	seen := make(map[ident.HostID]bool, len(in.Hosts))
 	for _, id := range in.Hosts {
 		p := peers.peer(id)
 		if p == nil || seen[id] {
 			continue
 		}
-		if len(t.flood) == MaxHosts {
+		if len(flood) == MaxHosts {
 			t.omitted++
 			continue
 		}
 		seen[id] = true
-		t.flood = append(t.flood, p)
+		flood = append(flood, p)
 	}
-	sortPeers(t.flood)
+	sortPeers(flood)
+	t.flood = rows.audienceOf(&rows.flood, flood)
 }
 
 // wish is what one host wants of one group, all its members together.
@@ -286,7 +289,7 @@ func (t *Table) buildGroups(in *Input, peers *peerCache, rows *networkRows) {
 func (t *Table) buildGroup(addr netip.Addr, hosts map[ident.HostID]*wish, peers *peerCache, rows *networkRows) *group {
 	g := &group{denied: !t.allows(addr)}
 	star := rows.row(addr, netip.Addr{})
-	g.others = receivers{pick(hosts, peers, func(w *wish) bool { return w.star }), star}
+	g.others = receivers{rows.audience(addr, netip.Addr{}, pick(hosts, peers, func(w *wish) bool { return w.star })), star}
 
 	included, named := map[netip.Addr]bool{}, map[netip.Addr]bool{}
 	for _, w := range hosts {
@@ -299,7 +302,7 @@ func (t *Table) buildGroup(addr netip.Addr, hosts map[ident.HostID]*wish, peers 
 	}
 	if len(named) > MaxSources {
 		t.omitted += len(named)
-		g.others.to = pick(hosts, peers, func(*wish) bool { return true })
+		g.others.to = rows.audience(addr, netip.Addr{}, pick(hosts, peers, func(*wish) bool { return true }))
 		return g
 	}
 	if len(named) > 0 {
@@ -310,7 +313,7 @@ func (t *Table) buildGroup(addr netip.Addr, hosts map[ident.HostID]*wish, peers 
 		if included[s] {
 			c = rows.row(addr, s)
 		}
-		g.bySource[s.As16()] = receivers{pick(hosts, peers, func(w *wish) bool { return w.wants(s) }), c}
+		g.bySource[s.As16()] = receivers{rows.audience(addr, s, pick(hosts, peers, func(w *wish) bool { return w.wants(s) })), c}
 	}
 	return g
 }
@@ -342,7 +345,12 @@ var solicitedNode = netip.MustParsePrefix("ff02::1:ff00:0/104")
 func (t *Table) VNI() uint32 { return t.vni }
 
 // Others returns how many other hosts have attachments in the network: what a flood would cost.
-func (t *Table) Others() int { return len(t.flood) }
+func (t *Table) Others() int {
+	if t.flood == nil {
+		return 0
+	}
+	return len(t.flood.Peers)
+}
 
 // Omitted returns how many entries of the input exceeded a bound.
 func (t *Table) Omitted() int { return t.omitted }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/link"
+	"github.com/weft-net/weft/internal/tree"
 )
 
 // Decision is what becomes of one frame. To belongs to the table: read only.
@@ -15,6 +16,8 @@ type Decision struct {
 	// Flood says that the frame goes to all hosts of the network and is subject to its rate limit.
 	Flood bool
 	To    []*link.Peer
+	// Audience is To as a set that knows the ways to it; nil with One.
+	Audience *tree.Audience
 	// Counters are the row the frame counts in; nil for a frame too short or odd to have one.
 	Counters *GroupCounters
 }
@@ -35,22 +38,26 @@ func (t *Table) Lookup(frame []byte) Decision {
 		}
 		return t.one(t.ips[h.target], unknown)
 	case classFlood:
-		d := Decision{Flood: true, To: t.flood, Counters: &t.counters.Flood}
+		d := Decision{Flood: true, Counters: &t.counters.Flood}
 		switch {
 		case t.linkDenied(&h):
 			d.Drop = DropDeniedGroup
-		case len(t.flood) == 0:
+		case t.flood == nil:
 			d.Drop = DropNobody
+		default:
+			d.To, d.Audience = t.flood.Peers, t.flood
 		}
 		return d
 	}
 	r, denied := t.receivers(&h)
-	d := Decision{To: r.to, Counters: r.counters}
+	d := Decision{Counters: r.counters}
 	switch {
 	case denied:
 		d.Drop = DropDeniedGroup
-	case len(r.to) == 0:
+	case r.to == nil:
 		d.Drop = DropNoMember
+	default:
+		d.To, d.Audience = r.to.Peers, r.to
 	}
 	return d
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/weft-net/weft/internal/link"
 	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/stream"
+	"github.com/weft-net/weft/internal/tree"
 	"github.com/weft-net/weft/internal/udp"
 )
 
@@ -35,6 +36,8 @@ type Datapath interface {
 	HandleGroup(pkt []byte, from ident.HostID)
 	// HandleSenderKey takes the plaintext of a KindSenderKey packet; plain is valid during the call.
 	HandleSenderKey(from ident.HostID, plain []byte)
+	// HandleTree takes the plaintext of a KindTree packet; plain is valid during the call.
+	HandleTree(from ident.HostID, plain []byte)
 	// Flush ends a batch.
 	Flush()
 }
@@ -100,8 +103,9 @@ type Mesh struct {
 		w   udp.Writer
 		buf []byte
 	}
-	dir    atomic.Pointer[directory]
-	fragID atomic.Uint32
+	dir      atomic.Pointer[directory]
+	fragID   atomic.Uint32
+	branches atomic.Pointer[tree.Branches]
 	// atEndpoint names the hosts with a direct path by its endpoint.
 	atEndpoint atomic.Pointer[map[netip.AddrPort]ident.HostID]
 
@@ -169,6 +173,7 @@ func New(cfg Config) (*Mesh, error) {
 	m.peers.Store(&map[ident.HostID]*link.Peer{})
 	m.dir.Store(&directory{})
 	m.atEndpoint.Store(&map[netip.AddrPort]ident.HostID{})
+	m.branches.Store(&tree.Branches{})
 	m.writer.w = cfg.Conn.NewWriter(fragsPerMessage)
 	m.writer.buf = make([]byte, fragsPerMessage*bufSize)
 	m.loopState = loopState{
@@ -232,6 +237,9 @@ func (m *Mesh) do(f func()) error {
 
 // NextFragment numbers a fragmented plaintext; whoever sends fragments to hosts takes its numbers here.
 func (m *Mesh) NextFragment() uint32 { return m.fragID.Add(1) }
+
+// SetBranches says in which distribution trees this host passes packets on.
+func (m *Mesh) SetBranches(b tree.Branches) { m.branches.Store(&b) }
 
 // Self returns this host's id.
 func (m *Mesh) Self() ident.HostID { return m.self }

@@ -82,6 +82,7 @@ type noFrames struct{}
 func (noFrames) HandleFrame(ident.HostID, []byte)     {}
 func (noFrames) HandleGroup([]byte, ident.HostID)     {}
 func (noFrames) HandleSenderKey(ident.HostID, []byte) {}
+func (noFrames) HandleTree(ident.HostID, []byte)      {}
 func (noFrames) Flush()                               {}
 
 type options struct {

@@ -28,6 +28,7 @@ type reader struct {
 	out  []udp.Message // pongs and relayed packets of this batch
 	pong [readBatch][wire.RelayTotal + wire.LinkHeader + pongSize + wire.Tag]byte
 	n    int // pongs used
+	fwd  forwarder
 }
 
 const (
@@ -73,7 +74,7 @@ func (r *reader) flush() {
 			r.m.drops.add(dropSend)
 		}
 	}
-	r.out, r.n = r.out[:0], 0
+	r.out, r.n, r.fwd.used = r.out[:0], 0, 0
 }
 
 // packets takes what one message holds: a packet, or several of one flow.
@@ -86,6 +87,7 @@ func (r *reader) packets(m *udp.Message) {
 		}
 	}
 	r.packet(b, from, ident.HostID{})
+	r.forward()
 }
 
 // packet takes one packet that came from addr. src is the host that a relay names, else zero.
@@ -158,6 +160,8 @@ func (r *reader) plain(s *session, plain []byte, addr link.Addr) {
 	switch plain[0] {
 	case wire.KindFrame:
 		r.m.cfg.Datapath.HandleFrame(s.host, plain)
+	case wire.KindTree:
+		r.m.cfg.Datapath.HandleTree(s.host, plain)
 	case wire.KindSenderKey: // here, so that frames held for the key go out with this batch
 		r.m.cfg.Datapath.HandleSenderKey(s.host, plain)
 	case wire.KindFragment:
@@ -246,12 +250,17 @@ func (r *reader) relay(pkt []byte) {
 		r.packet(inner, link.Via(s.host), src)
 		return
 	}
+	peer := (*r.m.peers.Load())[dst]
+	if peer == nil {
+		r.branch(s.host, &info, inner)
+		return
+	}
 	// The first relay checks that the envelope speaks for its sender; the hop limit ends loops.
 	if src != s.host || info.Hops == 0 {
 		r.m.drops.add(dropRelayed)
 		return
 	}
-	path := pathOf((*r.m.peers.Load())[dst])
+	path := pathOf(peer)
 	if path == nil || path.Relay != nil {
 		r.m.drops.add(dropNoPath)
 		return

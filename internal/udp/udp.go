@@ -51,9 +51,12 @@ type Conn interface {
 	// NewWriter returns a writer with its own space for batches of n messages, for one goroutine that writes often.
 	NewWriter(n int) Writer
 	// Join makes the socket hear an underlay group on an interface (by index), Leave undoes it.
-	// The socket's own datagrams to the group go out on Options.Interface and are not looped back.
+	// The socket's own datagrams to the group go out as Multicast says and are not looped back.
 	Join(group netip.Addr, ifindex int) error
 	Leave(group netip.Addr, ifindex int) error
+	// Multicast says by which interface datagrams to groups leave, 0 leaving it to the routes, and with which TTL or hop
+	// limit, 1 when 0.
+	Multicast(ifindex, ttl int) error
 	// LocalAddr is the address the socket is bound to: [::]:port, or 0.0.0.0:port on a host without IPv6.
 	LocalAddr() netip.AddrPort
 	// Stats returns counters since Listen.
@@ -77,10 +80,6 @@ type Options struct {
 	Coalesce bool
 	// IPv4Only binds 0.0.0.0 even where the host has IPv6.
 	IPv4Only bool
-	// MulticastTTL is the TTL or hop limit of datagrams to groups, 1 when 0.
-	MulticastTTL int
-	// Interface is the index of the interface by which datagrams to groups leave; 0 leaves it to the routes.
-	Interface int
 }
 
 // Stats are counters of a Conn since Listen.

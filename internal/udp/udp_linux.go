@@ -77,39 +77,42 @@ func (c *conn) setup(fd int, o Options) error {
 	if o.Coalesce {
 		c.coalesces = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
 	}
-	return c.setupMulticast(fd, o)
+	// Hear only groups joined on this very socket, and not oneself.
+	opts := []sockopt{{unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0}, {unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, 0}}
+	if c.v6 {
+		opts = append(opts, sockopt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0}, sockopt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, 0})
+	}
+	return setAll(fd, opts)
 }
 
-// setupMulticast: hear only groups joined on this very socket, send to groups without hearing oneself.
-func (c *conn) setupMulticast(fd int, o Options) error {
-	ttl := o.MulticastTTL
-	if ttl == 0 {
-		ttl = 1
-	}
-	type opt struct{ level, name, value int }
-	opts := []opt{
-		{unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0},
-		{unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, 0},
-		{unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, ttl},
-	}
-	if c.v6 {
-		opts = append(opts,
-			opt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0},
-			opt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, 0},
-			opt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, ttl})
-		if o.Interface != 0 {
-			opts = append(opts, opt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, o.Interface})
-		}
-	}
+// sockopt is an integer option of a socket.
+type sockopt struct{ level, name, value int }
+
+func setAll(fd int, opts []sockopt) error {
 	for _, s := range opts {
 		if err := unix.SetsockoptInt(fd, s.level, s.name, s.value); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
 			return fmt.Errorf("multicast option %d/%d: %w", s.level, s.name, err)
 		}
 	}
-	if o.Interface != 0 {
-		if err := unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(o.Interface)}); err != nil {
-			return fmt.Errorf("multicast by interface %d: %w", o.Interface, err)
+	return nil
+}
+
+func (c *conn) Multicast(ifindex, ttl int) error {
+	if ttl == 0 {
+		ttl = 1
+	}
+	opts := []sockopt{{unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, ttl}}
+	if c.v6 {
+		opts = append(opts, sockopt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, ttl}, sockopt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifindex})
+	}
+	var err error
+	cerr := c.raw.Control(func(fd uintptr) {
+		if err = setAll(int(fd), opts); err == nil {
+			err = unix.SetsockoptIPMreqn(int(fd), unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(ifindex)})
 		}
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return fmt.Errorf("udp: multicast by interface %d: %w", ifindex, err)
 	}
 	return nil
 }

@@ -158,7 +158,10 @@ func TestGroups(t *testing.T) {
 			t.Fatal("the interfaces are not up after 5 s")
 		}
 	}
-	a, _ := open(t, Options{Interface: index["e0"]})
+	a, _ := open(t, Options{})
+	if err := a.Multicast(index["e0"], 1); err != nil {
+		t.Fatal(err)
+	}
 	b, port := open(t, Options{})
 	for _, g := range []string{"239.1.2.3", "ff15::1:2:3"} {
 		group := netip.MustParseAddr(g)

@@ -106,6 +106,26 @@ func (c *conn) Leave(group netip.Addr, ifindex int) error {
 	return ipv6.NewPacketConn(c.u).LeaveGroup(ifi, a)
 }
 
+func (c *conn) Multicast(ifindex, ttl int) error {
+	if ttl == 0 {
+		ttl = 1
+	}
+	var ifi *net.Interface
+	if ifindex != 0 {
+		var err error
+		if ifi, err = net.InterfaceByIndex(ifindex); err != nil {
+			return fmt.Errorf("udp: multicast by interface %d: %w", ifindex, err)
+		}
+	}
+	p4, p6 := ipv4.NewPacketConn(c.u), ipv6.NewPacketConn(c.u)
+	err := errors.Join(p4.SetMulticastTTL(ttl), p4.SetMulticastLoopback(false), p4.SetMulticastInterface(ifi))
+	err6 := errors.Join(p6.SetMulticastHopLimit(ttl), p6.SetMulticastLoopback(false), p6.SetMulticastInterface(ifi))
+	if err != nil && err6 != nil { // a socket may have one family only
+		return fmt.Errorf("udp: multicast by interface %d: %w", ifindex, errors.Join(err, err6))
+	}
+	return nil
+}
+
 func (c *conn) LocalAddr() netip.AddrPort {
 	return c.u.LocalAddr().(*net.UDPAddr).AddrPort()
 }

@@ -171,6 +171,8 @@ func (c *conn) Leave(group netip.Addr, _ int) error {
 	return nil
 }
 
+func (c *conn) Multicast(int, int) error { return nil }
+
 func (c *conn) LocalAddr() netip.AddrPort { return c.at }
 
 func (c *conn) Stats() udp.Stats {
