@@ -69,7 +69,16 @@ type Link struct {
 	LossPercent float64 `json:"loss_percent" doc:"Part of the last pings on the path that were not answered"`
 	Stream      string  `json:"stream" doc:"How streams (TCP) go: direct, relayed, or none open"`
 	StreamVia   string  `json:"stream_via" doc:"The relay of relayed streams"`
+	Multicast   string  `json:"multicast" enum:"both,from,to,none" doc:"Native multicast on the underlay: from: this host hears the other; to: the other hears this one"`
 }
+
+// Native multicast between two hosts.
+const (
+	MulticastBoth = "both"
+	MulticastFrom = "from"
+	MulticastTo   = "to"
+	MulticastNone = "none"
+)
 
 // Paths of a link.
 const (
@@ -194,6 +203,9 @@ type Group struct {
 	BytesOut    uint64   `json:"bytes_out"`
 	CopiesSent  uint64   `json:"copies_sent" doc:"Copies that left this host"`
 	CopiesSaved uint64   `json:"copies_saved" doc:"Frames read at the uplink x other hosts with attachments - copies sent"`
+	ByMulticast int      `json:"by_multicast" doc:"Hosts with members that this host's native multicast serves at the moment"`
+	ByTree      int      `json:"by_tree" doc:"Hosts with members that other hosts serve, which pass this host's packets on"`
+	ByCopy      int      `json:"by_copy" doc:"Hosts with members that get a copy from this host"`
 	Uncounted   bool     `json:"uncounted,omitempty" doc:"Plain network: the kernel carries it and does not count by group; the counters are 0 for lack of numbers"`
 }
 

@@ -166,9 +166,9 @@ func (a *App) links() *cobra.Command {
 			}
 			slices.SortFunc(links, func(a, b client.Link) int { return strings.Compare(a.Host, b.Host) })
 			return a.print(api.Links{Links: links}, func(w io.Writer) {
-				row(w, "HOST", "PATH", "ENDPOINT", "RTT", "MTU", "LOSS", "STREAMS", "REASON")
+				row(w, "HOST", "PATH", "ENDPOINT", "RTT", "MTU", "LOSS", "STREAMS", "MULTICAST", "REASON")
 				for _, l := range links {
-					row(w, l.Host, pathOf(l), l.Endpoint, ms(l.RTTMS), number(l.MTU), fmt.Sprintf("%.0f %%", l.LossPercent), streamOf(l), l.Reason)
+					row(w, l.Host, pathOf(l), l.Endpoint, ms(l.RTTMS), number(l.MTU), fmt.Sprintf("%.0f %%", l.LossPercent), streamOf(l), l.Multicast, l.Reason)
 				}
 			})
 		},

@@ -18,18 +18,23 @@ import (
 
 // Up is the configuration of a host's daemon.
 type Up struct {
-	Seeds        []string // hosts to join by
-	Token        string   // never printed
-	TokenFile    string
-	Name         string // default: the host's own name, filled in by the caller
-	Port         int    // UDP and TCP
-	Advertise    string // IP or IP:PORT
-	Range        netip.Prefix
-	Ephemeral    bool
-	Force        bool
-	API          string // TCP address of the API; empty: the unix socket only
-	NATS         string // NATS listener; empty: none
-	MTU          int
+	Seeds     []string // hosts to join by
+	Token     string   // never printed
+	TokenFile string
+	Name      string // default: the host's own name, filled in by the caller
+	Port      int    // UDP and TCP
+	Advertise string // IP or IP:PORT
+	Range     netip.Prefix
+	Ephemeral bool
+	Force     bool
+	API       string // TCP address of the API; empty: the unix socket only
+	NATS      string // NATS listener; empty: none
+	MTU       int
+	// Groups are the underlay groups of a new cluster, one of a family at most; empty: they follow from the cluster's id.
+	Groups       []netip.Addr
+	NoMulticast  bool   // a new cluster's hosts use no native multicast
+	TTL          int    // of native multicast on the underlay
+	Fanout       int    // packets that leave this host for one frame for many
 	DockerPlugin string // socket, "off", or empty: by the run directory
 	StateDir     string
 	RunDir       string
@@ -44,6 +49,8 @@ const (
 	DefaultPort     = 6783
 	DefaultRange    = "10.32.0.0/12"
 	DefaultMTU      = 1400
+	DefaultTTL      = 1
+	DefaultFanout   = 8
 	DefaultStateDir = "/var/lib/weft"
 	DefaultRunDir   = "/run/weft"
 	// MaxFile bounds the file, in bytes.
@@ -88,6 +95,9 @@ var keys = []key{
 	{name: "api", set: func(u *Up, v Value) error { u.API = v.Texts[0]; return hostPort(v.Texts[0]) }},
 	{name: "nats", set: func(u *Up, v Value) error { u.NATS = v.Texts[0]; return hostPort(v.Texts[0]) }},
 	{name: "mtu", set: func(u *Up, v Value) error { return number(&u.MTU, v, 1280, 9000) }},
+	{name: "underlay-group", list: true, set: groups},
+	{name: "underlay-ttl", set: func(u *Up, v Value) error { return number(&u.TTL, v, 1, 255) }},
+	{name: "fanout", set: func(u *Up, v Value) error { return number(&u.Fanout, v, 2, 32) }},
 	{name: "docker-plugin", set: func(u *Up, v Value) error { u.DockerPlugin = v.Texts[0]; return nil }},
 	{name: "state-dir", set: func(u *Up, v Value) error { return path(&u.StateDir, v) }},
 	{name: "run-dir", set: func(u *Up, v Value) error { return path(&u.RunDir, v) }},
@@ -102,7 +112,7 @@ var keys = []key{
 // the arguments). The error is one line that names the key, where it came from and what is allowed.
 func Load(file []byte, filePath string, env []string, flags map[string]Value) (Up, error) {
 	u := Up{
-		Port: DefaultPort, Range: netip.MustParsePrefix(DefaultRange), MTU: DefaultMTU,
+		Port: DefaultPort, Range: netip.MustParsePrefix(DefaultRange), MTU: DefaultMTU, TTL: DefaultTTL, Fanout: DefaultFanout,
 		StateDir: DefaultStateDir, RunDir: DefaultRunDir, LogLevel: "info", LogFormat: "logfmt",
 	}
 	settings, err := parseFile(file, filePath)

@@ -13,10 +13,12 @@ import (
 	"github.com/weft-net/weft/internal/guard"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/ipam"
+	"github.com/weft-net/weft/internal/link"
 	"github.com/weft-net/weft/internal/netmon"
 	"github.com/weft-net/weft/internal/netns"
 	"github.com/weft-net/weft/internal/nl"
 	"github.com/weft-net/weft/internal/store"
+	"github.com/weft-net/weft/internal/tree"
 	"github.com/weft-net/weft/internal/udp"
 	"github.com/weft-net/weft/internal/vnet"
 	"github.com/weft-net/weft/internal/wire"
@@ -61,6 +63,10 @@ func (s *System) newCast(self ident.HostID) (*cast.Engine, error) {
 		NewWriter:    func() cast.PacketWriter { return &packetWriter{w: s.conn.NewWriter(udp.MaxBatch)} },
 		Send:         func(to ident.HostID, plain []byte) error { return s.mesh.Send(to, plain) },
 		NextFragment: func() uint32 { return s.mesh.NextFragment() },
+		Peer:         func(id ident.HostID) *link.Peer { return s.mesh.Peer(id) },
+		Branches:     func(b tree.Branches) { s.mesh.SetBranches(b) },
+		Hearing:      s.onHearing,
+		Fanout:       s.cfg.Fanout,
 	})
 }
 
@@ -268,7 +274,8 @@ type underlay struct {
 	log *slog.Logger
 
 	mu    sync.Mutex // guards all down to the line
-	addrs []netip.Addr
+	list  []netmon.Addr
+	addrs []netip.Addr // of list
 	mtus  map[netip.Addr]int
 	// ---
 }
@@ -306,8 +313,15 @@ func (u *underlay) read() error {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.addrs, u.mtus = addrs, map[netip.Addr]int{}
+	u.list, u.addrs, u.mtus = list, addrs, map[netip.Addr]int{}
 	return nil
+}
+
+// Addrs returns the addresses with their interfaces; it is not to be changed.
+func (u *underlay) Addrs() []netmon.Addr {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.list
 }
 
 func (u *underlay) Endpoints() []netip.Addr {

@@ -126,8 +126,10 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func (b backend) Links(context.Context) (api.Links, error) {
 	out := api.Links{Links: []api.Link{}}
+	hearing := b.s.hearing()
 	for _, l := range b.s.mesh.Links() {
 		a := api.Link{Host: l.Name, Path: cmp.Or(l.Path, api.PathNone), Via: l.Via, Reason: l.Reason, RTTMS: ms(l.RTT), LossPercent: 100 * l.Loss, Stream: l.Stream}
+		a.Multicast = multicastBetween(hearing, b.s.mesh.Self(), l.Host)
 		if l.Stream != "" && l.Stream != api.PathDirect {
 			a.Stream, a.StreamVia = api.PathRelayed, l.Stream
 		}
@@ -407,6 +409,7 @@ func (s *System) groupList() []api.Group {
 		}
 		g.PacketsIn, g.PacketsOut, g.BytesIn, g.BytesOut = st.PacketsIn, st.PacketsOut, st.BytesIn, st.BytesOut
 		g.CopiesSent, g.CopiesSaved = st.CopiesSent, st.CopiesSaved
+		g.ByMulticast, g.ByTree, g.ByCopy = st.Ways.Multicast, st.Ways.Tree, st.Ways.Copies
 	}
 	keys := slices.SortedFunc(maps.Keys(rows), func(a, b key) int {
 		return cmp.Or(cmp.Compare(nameOf[a.vni], nameOf[b.vni]), a.group.Compare(b.group), a.source.Compare(b.source))

@@ -23,6 +23,7 @@ import (
 	"github.com/weft-net/weft/internal/config"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/ipam"
+	"github.com/weft-net/weft/internal/island"
 	"github.com/weft-net/weft/internal/mesh"
 	"github.com/weft-net/weft/internal/seal"
 	"github.com/weft-net/weft/internal/state"
@@ -79,7 +80,9 @@ type System struct {
 	wipe     bool // leave: the state directory goes, too
 	// ---
 
-	met map[ident.HostID]*seal.Sealer // owned by spread: the session in which a host was last greeted
+	met     map[ident.HostID]*seal.Sealer  // owned by spread: the session in which a host was last greeted
+	islands islands                        // owned by spread
+	heard   atomic.Pointer[[]island.Heard] // to be published
 
 	inboxMu  sync.Mutex // guards all down to the line
 	inbox    inbox

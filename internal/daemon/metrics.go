@@ -5,12 +5,19 @@ import (
 
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/handshake"
+	"github.com/weft-net/weft/internal/island"
 	"github.com/weft-net/weft/internal/stream"
+	"github.com/weft-net/weft/internal/tree"
 )
 
 // limits are the bounded tables of all parts: used and most.
 func (s *System) limits() map[string][2]int {
 	out := s.mesh.Limits()
+	ways := s.cast.Ways()
+	out["tree_flights"] = [2]int{ways.Flights, tree.MaxFlights}
+	out["tree_labels_heard"] = [2]int{ways.Watches, tree.MaxWatches}
+	out["tree_branches"] = [2]int{ways.Branches, tree.MaxBranches}
+	out["multicast_hosts"] = [2]int{ways.Voices, island.MaxHeard}
 	for k, v := range s.ipam.Limits() {
 		out["addresses_"+k] = v
 	}
@@ -89,6 +96,11 @@ func (b backend) Metrics() []api.Metric {
 			out = append(out, api.Metric{Name: "weft_group_" + name + "_total", Help: "Multicast of a group, as weft groups shows it.", Kind: api.Counter, Labels: labels, Value: float64(v)})
 		}
 	}
+	ways := b.s.cast.Ways()
+	for name, v := range map[string]uint64{"used": ways.Plans, "failed": ways.Failed} {
+		out = append(out, api.Metric{Name: "weft_trees_total", Help: "Ways for frames to many that this host set up: put to use, or given up before.", Kind: api.Counter, Labels: map[string]string{"end": name}, Value: float64(v)})
+	}
+	out = append(out, api.Metric{Name: "weft_tree_moves_total", Help: "Hosts that got copies because their way failed.", Kind: api.Counter, Value: float64(ways.Moves)})
 	out = append(out, api.Metric{Name: "weft_relayed_packets_total", Help: "Packets forwarded for other hosts.", Kind: api.Counter, Value: float64(b.s.mesh.Relayed())})
 	return out
 }

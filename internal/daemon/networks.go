@@ -319,7 +319,10 @@ func (s *System) found() error {
 		var ula [16]byte
 		_, _ = rand.Read(ula[1:6])
 		ula[0] = 0xfd // RFC 4193 section 3.1
-		cluster = &clusterRecord{Range: s.cfg.Range, ULA: netip.PrefixFrom(netip.AddrFrom16(ula), 48), MTU: s.cfg.MTU}
+		cluster = &clusterRecord{
+			Range: s.cfg.Range, ULA: netip.PrefixFrom(netip.AddrFrom16(ula), 48), MTU: s.cfg.MTU,
+			Groups: s.cfg.Groups, NoMulticast: s.cfg.NoMulticast, TTL: s.cfg.TTL,
+		}
 		if err := s.mesh.Publish(0, map[string][]byte{keyCluster: encode(cluster)}, nil); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/weft-net/weft/internal/config"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/record"
 )
@@ -17,6 +18,7 @@ const (
 	keyAttach  = "att/"    // scope VNI, + name: attachRecord
 	keyMember  = "mem/"    // scope VNI, + group: memberRecord
 	keyVTEP    = "vtep"    // scope VNI: vtepRecord, by each host that has a plain network
+	keyHear    = "hear"    // scope 0: whose native multicast the writer hears, see encodeHeard
 )
 
 // clusterRecord is what holds for the whole cluster, set at founding.
@@ -24,6 +26,10 @@ type clusterRecord struct {
 	Range netip.Prefix `cbor:"1,keyasint"` // IPv4 addresses of all default subnets
 	ULA   netip.Prefix `cbor:"2,keyasint"` // IPv6 /48
 	MTU   int          `cbor:"3,keyasint"` // of attachments
+
+	Groups      []netip.Addr `cbor:"4,keyasint,omitempty"` // of the underlay; none: they follow from the cluster's id
+	NoMulticast bool         `cbor:"5,keyasint,omitempty"`
+	TTL         int          `cbor:"6,keyasint,omitempty"` // of multicast on the underlay; 0: 1
 }
 
 // networkRecord is one host's copy of a network's definition.
@@ -98,6 +104,14 @@ func decodeCluster(b []byte) (clusterRecord, error) {
 	var r clusterRecord
 	if err := decode("cluster record", b, &r); err != nil {
 		return r, err
+	}
+	for _, g := range r.Groups {
+		if err := config.CheckGroup(g); err != nil {
+			return clusterRecord{}, fmt.Errorf("cluster record: %w", err)
+		}
+	}
+	if len(r.Groups) > 2 || r.TTL < 0 || r.TTL > 255 {
+		return clusterRecord{}, fmt.Errorf("cluster record: groups %v, TTL %d", r.Groups, r.TTL)
 	}
 	if !r.Range.IsValid() || !r.Range.Addr().Is4() || !r.ULA.IsValid() || r.ULA.Bits() != 48 || r.MTU < 576 || r.MTU > 9000 {
 		return clusterRecord{}, fmt.Errorf("cluster record: range %v, ULA %v, MTU %d", r.Range, r.ULA, r.MTU)

@@ -19,8 +19,11 @@ func addrs(t *testing.T, list ...string) []netip.Addr {
 }
 
 func TestRecordsComeBack(t *testing.T) {
-	cluster := clusterRecord{Range: netip.MustParsePrefix("10.32.0.0/12"), ULA: netip.MustParsePrefix("fd01:2:3::/48"), MTU: 1400}
-	if got, err := decodeCluster(encode(cluster)); err != nil || got != cluster {
+	cluster := clusterRecord{
+		Range: netip.MustParsePrefix("10.32.0.0/12"), ULA: netip.MustParsePrefix("fd01:2:3::/48"), MTU: 1400,
+		Groups: addrs(t, "239.195.1.2", "ff15::1:2"), TTL: 3,
+	}
+	if got, err := decodeCluster(encode(cluster)); err != nil || !reflect.DeepEqual(got, cluster) {
 		t.Errorf("cluster: %+v, %v", got, err)
 	}
 	network := networkRecord{

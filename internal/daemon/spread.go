@@ -131,6 +131,7 @@ func (s *System) spread() {
 			s.cast.Tick(now)
 			if now.Sub(second) >= time.Second {
 				second = now
+				s.joinIsland()
 				s.retryNetworks()
 				s.watchPlain(now)
 			}
@@ -150,6 +151,7 @@ func (s *System) spread() {
 		in, told := s.inbox, s.told
 		s.inbox = inbox{}
 		s.inboxMu.Unlock()
+		s.publishHeard()
 		s.digest(in)
 		s.inboxMu.Lock()
 		s.followed = told
@@ -162,7 +164,7 @@ func (s *System) spread() {
 // digest sorts changes to those whom they concern.
 func (s *System) digest(in inbox) {
 	dirty := map[uint32]bool{}
-	defs := false
+	defs, hearing := false, false
 	for _, c := range in.changes {
 		switch {
 		case c.Scope == state.Cluster && strings.HasPrefix(c.Key, mesh.KeyBar) && !c.Gone:
@@ -171,7 +173,12 @@ func (s *System) digest(in inbox) {
 			dirty[uint32(c.Scope)] = true
 		case c.Key == keyCluster, strings.HasPrefix(c.Key, keyNetwork):
 			defs = true
+		case c.Key == keyHear:
+			hearing = true
 		}
+	}
+	if hearing {
+		s.cast.SetHearing(s.hearing())
 	}
 	if defs {
 		s.readDefinitions()
