@@ -129,6 +129,12 @@ func (u *Underlay) Cut(h *Host) Fault {
 	return u.setFault("cut "+p, fmt.Sprintf("  iifname %q drop\n  oifname %[1]q drop\n", p))
 }
 
+// Deafen drops what multicast a LAN carries to a host. Neighbour discovery of IPv6 goes on.
+func (u *Underlay) Deafen(h *Host) Fault {
+	u.w.T.Helper()
+	return u.setFault("deaf "+h.Name, fmt.Sprintf("  oifname %q ip daddr 224.0.0.0/4 drop\n  oifname %q ip6 daddr ff10::/12 drop\n", u.port(h), u.port(h)))
+}
+
 // Dup delivers a share of the packets to each host twice.
 func (u *Underlay) Dup(percent float64) Fault {
 	u.w.T.Helper()

@@ -32,6 +32,10 @@ func program() bool {
 		fatal(storm(os.Args[1], os.Args[2], os.Args[3], os.Args[4]))
 	case "tcp":
 		fatal(dialAndSend(os.Args[1], os.Args[2]))
+	case "stream":
+		fatal(stream(os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5]))
+	case "tally":
+		fatal(tally(os.Args[1]))
 	case "answer":
 		fatal(answer())
 	case "ask":

@@ -48,6 +48,9 @@ type (
 		BytesOut    uint64         `json:"bytes_out"`
 		CopiesSent  uint64         `json:"copies_sent"`
 		CopiesSaved uint64         `json:"copies_saved"`
+		ByMulticast int            `json:"by_multicast"`
+		ByTree      int            `json:"by_tree"`
+		ByCopy      int            `json:"by_copy"`
 	}
 	// AttachmentStatus is an attachment.
 	AttachmentStatus struct {

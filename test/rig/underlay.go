@@ -85,7 +85,7 @@ func (u *Underlay) Segment(name string, o LANOptions) *Underlay {
 	n := u.subnet()
 	lan := u.w.lan(name, fmt.Sprintf("10.77.%d", n), fmt.Sprintf("fd77:%d:", n), o)
 	u.plug(name, lan.ns, "up", n)
-	u.w.batch(lan.ns, "link set up master sw\nlink set up up\n")
+	u.w.batch(lan.ns, "link set dev up master sw\nlink set dev up up\n")
 	return lan
 }
 

@@ -1,0 +1,232 @@
+package test
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/weft-net/weft/test/rig"
+)
+
+// streamGroup is where the streams of these tests go.
+var streamGroup = netip.MustParseAddrPort("239.77.7.7:7777")
+
+const (
+	streamSize = 750 // bytes of a datagram: two do not fit into a packet
+	streamRate = 10_000
+	// weftPackets finds all that hosts say to each other, streamPackets what carries the stream.
+	weftPackets   = "port 6783"
+	streamPackets = "udp port 6783 and greater 750"
+)
+
+// TestOneIsland: on a LAN that carries multicast one packet on the underlay serves sixteen receivers.
+func TestOneIsland(t *testing.T) {
+	w := rig.New(t)
+	u := w.LAN(rig.LANOptions{})
+	h := hostsOn(u, "h", 17)
+	rig.Found(t, h...)
+	packetsPerDatagram(t, h, []*rig.Underlay{u}, 1, 1)
+}
+
+// TestFourIslands: three islands are reached by a copy each, and serve themselves.
+func TestFourIslands(t *testing.T) {
+	w := rig.New(t)
+	cloud := w.Cloud()
+	var h []*rig.Host
+	var us []*rig.Underlay
+	for i, n := range []int{5, 4, 4, 4} {
+		u := cloud.Segment(fmt.Sprintf("lan%d", i), rig.LANOptions{})
+		us = append(us, u)
+		h = append(h, hostsOn(u, fmt.Sprintf("h%d", i), n)...)
+	}
+	rig.Found(t, h...)
+	packetsPerDatagram(t, h, us, 7, 4)
+}
+
+// TestTreeWithoutMulticast: where multicast is dropped sixteen receivers take sixteen packets, but no host sends more than
+// eight of them.
+func TestTreeWithoutMulticast(t *testing.T) {
+	u, h := cloud(t, 17)
+	packetsPerDatagram(t, h, []*rig.Underlay{u}, 16, 8)
+}
+
+func hostsOn(u *rig.Underlay, name string, n int) []*rig.Host {
+	var h []*rig.Host
+	for i := range n {
+		h = append(h, u.Host(fmt.Sprintf("%sn%d", name, i+1)))
+	}
+	return h
+}
+
+// packetsPerDatagram streams from the first host to members on all others, and checks from captures how many packets
+// that takes on the underlay for a datagram, in all and from the sender.
+func packetsPerDatagram(t *testing.T, h []*rig.Host, us []*rig.Underlay, all, most float64) {
+	t.Helper()
+	for i, host := range h[1:] {
+		host.Tally(fmt.Sprintf("r%d", i+1), streamGroup)
+	}
+	rig.AwaitMembers(t, 15*time.Second, h[0], streamGroup.Addr().String(), len(h)-1)
+	// A little at first: what all those copies cost two cores until the ways are set up is not the question here.
+	const first = 100
+	h[0].Trickle("s0", streamGroup, first, streamSize)
+	settled(t, h[0], int(most))
+	h[0].Stream("s", streamGroup, streamRate-first, streamSize, time.Minute)
+	source := h[0].Traffic(fmt.Sprintf("udp dst port %d", streamGroup.Port()))
+	var traffic []*rig.Traffic
+	for _, u := range us {
+		traffic = append(traffic, u.Traffic(weftPackets))
+	}
+	from := time.Now()
+	const stretch = 2 * time.Second
+	rig.Pause(t, stretch)
+	sent, control := map[string]int{}, 0
+	for _, x := range traffic {
+		x.Stop()
+		maps.Copy(sent, x.Sent(streamPackets, from, from.Add(stretch)))
+		for _, n := range x.Sent(weftPackets, from, from.Add(stretch)) {
+			control += n
+		}
+	}
+	source.Stop()
+	sum, datagrams := 0, 0.0
+	for _, n := range source.Sent("", from, from.Add(stretch)) {
+		datagrams += float64(n)
+	}
+	for _, n := range sent {
+		sum += n
+		control -= n
+	}
+	busiest := float64(slices.Max(slices.Collect(maps.Values(sent)))) / datagrams
+	total := float64(sum) / datagrams
+	t.Logf("%.0f datagrams a second: %.3f packets for each, %.3f from the busiest host (%.3f from the sender); other packets %.2f %%",
+		datagrams/stretch.Seconds(), total, busiest, float64(sent[h[0].Name])/datagrams, 100*float64(control)/float64(sum))
+	if total < 0.98*all || total > 1.02*all {
+		t.Errorf("%.3f packets on the underlay for a datagram, want %v: %v", total, all, sent)
+	}
+	if busiest > 1.02*most {
+		t.Errorf("%.3f packets from one host for a datagram, want %v at most: %v", busiest, most, sent)
+	}
+	if share := float64(control) / float64(sum); share > 0.01 {
+		t.Errorf("%.2f %% of the packets carry no frames", 100*share)
+	}
+}
+
+// settled waits until a host serves others by better ways than copies, with so many copies at most.
+func settled(t *testing.T, h *rig.Host, copies int) {
+	t.Helper()
+	rig.Eventually(t, 40*time.Second, func() error {
+		g, err := h.Group(streamGroup.Addr().String())
+		if err == nil && (g.ByCopy > copies || g.ByMulticast+g.ByTree == 0) {
+			err = fmt.Errorf("%d hosts are served by multicast, %d by trees, %d by copies", g.ByMulticast, g.ByTree, g.ByCopy)
+		}
+		return err
+	})
+}
+
+// forwards reports whether a host passes packets on for others.
+func forwards(t *testing.T, h *rig.Host) bool {
+	t.Helper()
+	var s struct {
+		Limits []struct {
+			Name string `json:"name"`
+			Used int    `json:"used"`
+		} `json:"limits"`
+	}
+	if err := h.JSON(&s, "status"); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range s.Limits {
+		if l.Name == "tree_branches" {
+			return l.Used > 0
+		}
+	}
+	t.Fatalf("%s shows no tree_branches", h.Name)
+	return false
+}
+
+// TestWaysThroughFaults: in the middle of a stream at half the highest rate one receiver is cut off from multicast, the
+// host that serves an island is killed, a member leaves and another joins. Those that nothing happened to lose nothing,
+// the others are without packets for less than a second, and nobody gets a datagram twice.
+func TestWaysThroughFaults(t *testing.T) {
+	w := rig.New(t)
+	cloud := w.Cloud()
+	near, far := cloud.Segment("near", rig.LANOptions{}), cloud.Segment("far", rig.LANOptions{})
+	n, f := hostsOn(near, "n", 5), hostsOn(far, "f", 5)
+	rig.Found(t, append(slices.Clone(n), f...)...)
+	sender, late := n[0], f[4]
+	tallies := map[*rig.Host]*rig.Tally{}
+	for _, h := range append(slices.Clone(n[1:]), f[:4]...) {
+		tallies[h] = h.Tally("of-"+h.Name, streamGroup)
+	}
+	rig.AwaitMembers(t, 15*time.Second, sender, streamGroup.Addr().String(), len(tallies))
+	sender.Trickle("trickle", streamGroup, 100, streamSize)
+	settled(t, sender, 1)
+
+	rate := highestRate(t, sender, tallies) / 2
+	s := sender.Stream("stream", streamGroup, rate, streamSize, 12*time.Second)
+	rig.Pause(t, 2*time.Second)
+	near.Deafen(n[1])
+	rig.Pause(t, 2*time.Second)
+	i := slices.IndexFunc(f[:4], func(h *rig.Host) bool { return forwards(t, h) })
+	if i < 0 {
+		t.Fatal("no host passes packets on in the other island")
+	}
+	relay := f[i]
+	relay.Kill9()
+	rig.Pause(t, 2*time.Second)
+	left := tallies[n[2]].Report(t)
+	tallies[n[2]].Stop(5 * time.Second)
+	rig.Pause(t, 2*time.Second)
+	tallies[late] = late.Tally("late", streamGroup)
+	s.ExpectLine("^streamed ", 15*time.Second)
+	settled(t, sender, 2)
+
+	if left.Lost > 0 || left.Dup > 0 {
+		t.Errorf("who left lost before: %+v", left)
+	}
+	for h, y := range tallies {
+		if h == relay || h == n[2] {
+			continue
+		}
+		c := y.Report(t)
+		t.Logf("%s: %+v", h.Name, c)
+		if c.Dup > 0 {
+			t.Errorf("%s got datagrams twice: %+v", h.Name, c)
+		}
+		switch moved := h == n[1] || slices.Contains(f[:4], h); {
+		case moved && c.Gap >= time.Second:
+			t.Errorf("%s was moved and got nothing for too long: %+v", h.Name, c)
+		case !moved && c.Lost > 0:
+			t.Errorf("nothing happened to %s, and it lost: %+v", h.Name, c)
+		}
+	}
+}
+
+// highestRate finds the highest rate of those tried that all receivers get without loss.
+func highestRate(t *testing.T, sender *rig.Host, tallies map[*rig.Host]*rig.Tally) (best int) {
+	t.Helper()
+	for rate := 1000; rate <= 64_000; rate *= 2 {
+		var sent int
+		line := sender.Stream(fmt.Sprintf("ramp%d", rate), streamGroup, rate, streamSize, time.Second).ExpectLine("^streamed ", 10*time.Second)
+		if _, err := fmt.Sscanf(line, "streamed %d", &sent); err != nil {
+			t.Fatal(err)
+		}
+		rig.Pause(t, 300*time.Millisecond)
+		lost := 0
+		for _, y := range tallies {
+			lost += sent - y.Reset(t).Got
+		}
+		if lost > 0 {
+			break
+		}
+		best = rate
+	}
+	t.Logf("%d datagrams a second arrive without loss", best)
+	if best == 0 {
+		t.Fatal("1000 datagrams a second are lost in part")
+	}
+	return best
+}
