@@ -364,7 +364,12 @@ func (h *rigHost) handle(pkt []byte, from ident.HostID) {
 // branch is the mesh's: it passes a packet of a tree on.
 func (h *rigHost) branch(from ident.HostID, info wire.RelayInfo, inner []byte) {
 	b := (*h.branches.Load())[tree.ID(info.Dst)]
-	if b == nil || b.Parent != from || b.Origin != info.Src || info.Hops == 0 {
+	if b == nil { // a leaf
+		h.eng.HandleGroup(inner, info.Src)
+		return
+	}
+	if b.Parent != from || b.Origin != info.Src || info.Hops == 0 {
+		h.t.Errorf("host %d: a packet of a tree that is not for it", h.n)
 		return
 	}
 	for _, c := range b.Children {

@@ -102,3 +102,105 @@ func TestOneMulticastForAnIsland(t *testing.T) {
 		}
 	})
 }
+
+// TestCopiesOfCopies: without multicast twelve receivers take twelve packets, eight at most from the sender.
+func TestCopiesOfCopies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newWaysRig(t, 13, func(int, int) bool { return false })
+		defer r.close()
+		r.tick(time.Second)
+		frames := r.stream(2*time.Second, 400)
+		r.copies()
+		steady := r.stream(time.Second, 400)
+		sum := 0
+		n := r.copies()
+		for _, k := range n {
+			sum += k
+		}
+		if sum != 12*len(steady) || n[1] != 8*len(steady) {
+			t.Errorf("%v packets for %d frames; %+v", n, len(steady), r.host(1).eng.Ways())
+		}
+		for _, h := range r.hosts[1:] {
+			h.want("all frames", append(frames, steady...)...)
+		}
+	})
+}
+
+// TestLongFramesByTrees: what does not fit into the packets that forwarders can pass on goes in fragments.
+func TestLongFramesByTrees(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newWaysRig(t, 12, func(int, int) bool { return false })
+		defer r.close()
+		r.tick(time.Second)
+		frames := r.stream(3*time.Second, 1414)
+		for _, p := range r.wire {
+			if len(p.data) > 1472 {
+				t.Fatalf("a packet of %d bytes", len(p.data))
+			}
+		}
+		for _, h := range r.hosts[1:] {
+			h.want("all frames", frames...)
+		}
+	})
+}
+
+// TestDeafReceiverGetsCopies: half a second after multicast stopped reaching one, it is served again, and nobody gets a
+// frame twice.
+func TestDeafReceiverGetsCopies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newWaysRig(t, 5, func(int, int) bool { return true })
+		defer r.close()
+		r.tick(5 * time.Second)
+		r.spread()
+		frames := r.stream(2*time.Second, 400)
+		r.mu.Lock()
+		r.hears = func(by, _ int) bool { return by != 3 }
+		r.mu.Unlock()
+		frames = append(frames, r.stream(2*time.Second, 400)...)
+		for _, h := range r.hosts[1:] {
+			if h.n != 3 {
+				h.want("all frames", frames...)
+				continue
+			}
+			got := h.tap.got()
+			if lost := len(frames) - len(got); lost == 0 || lost > 70 {
+				t.Errorf("the deaf host lost %d frames of 10 ms each", lost)
+			}
+			h.wantDrop("replay", 0)
+		}
+		if w := r.host(1).eng.Ways(); w.Moves != 1 {
+			t.Errorf("%+v", w)
+		}
+	})
+}
+
+// TestHostsOutsideTheNetworkAreLeftAlone: native multicast reaches them, too; they must not ask for the key.
+func TestHostsOutsideTheNetworkAreLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newWaysRig(t, 4, func(int, int) bool { return true })
+		defer r.close()
+		outside := r.host(4)
+		for _, h := range r.hosts {
+			if h == outside {
+				check(t, h.eng.RemoveNetwork(testVNI))
+				check(t, h.eng.AddNetwork(testVNI+1, newTAP(), 1400))
+				check(t, h.eng.SetHosts(testVNI+1, r.ids()))
+				continue
+			}
+			check(t, h.eng.SetHosts(testVNI, r.ids()[:3]))
+			h.members(join(2, "239.1.1.1"), join(3, "239.1.1.1"))
+		}
+		r.tick(5 * time.Second)
+		r.spread()
+		r.sent(0)
+		r.stream(2*time.Second, 400)
+		for _, p := range r.sent(wire.TypeLink) {
+			if p.from == outside.n && p.to == 1 {
+				t.Fatal("it talks to the sender")
+			}
+		}
+		if outside.eng.Drops()["not_expected"] == 0 {
+			t.Errorf("nothing came: %v", outside.eng.Drops())
+		}
+	})
+}

@@ -23,13 +23,12 @@ const (
 	dropControlQueue
 	dropUnknownKind
 	dropState
-	dropNoTree
 	numDrops
 )
 
 var dropNames = [numDrops]string{
 	"short", "unknown_type", "unknown_session", "forged", "replay", "key_spent", "no_path", "relay_refused",
-	"relay_nested", "ping", "read_error", "send_error", "handshake_queue_full", "handshake_late", "control_queue_full", "unknown_kind", "state_refused", "no_tree",
+	"relay_nested", "ping", "read_error", "send_error", "handshake_queue_full", "handshake_late", "control_queue_full", "unknown_kind", "state_refused",
 }
 
 // dropCounters counts by reason; any goroutine adds.

@@ -25,15 +25,19 @@ type forwarder struct {
 	used   int
 }
 
-// branch takes an envelope in the name of a tree. It must come from the parent that the tree's origin named. A copy
-// is sent once: the hop's replay window refuses a second, and the hop limit ends loops.
+// branch takes an envelope in the name of a tree. Whoever does not know the tree is one of its leaves, and keeps the
+// packet; else it must come from the parent that the tree's origin named. A copy is sent once: the hop's replay window
+// refuses a second, and the hop limit ends loops.
 func (r *reader) branch(from ident.HostID, info *wire.RelayInfo, inner []byte) {
 	b := (*r.m.branches.Load())[tree.ID(info.Dst)]
 	switch {
-	case b == nil: // closed meanwhile, or a host that this one does not know
-		r.m.drops.add(dropNoTree)
+	case len(inner) == 0 || inner[0] != wire.TypeGroup:
+		r.m.drops.add(dropNoPath) // meant for a host that this one does not know
 		return
-	case b.Parent != from || b.Origin != info.Src || info.Hops == 0 || len(inner) == 0 || inner[0] != wire.TypeGroup:
+	case b == nil:
+		r.m.cfg.Datapath.HandleGroup(inner, info.Src)
+		return
+	case b.Parent != from || b.Origin != info.Src || info.Hops == 0:
 		r.m.drops.add(dropRelayed)
 		return
 	}
