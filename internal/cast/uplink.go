@@ -3,6 +3,7 @@ package cast
 import (
 	"errors"
 	"net"
+	"os"
 	"time"
 
 	"github.com/weft-net/weft/internal/fdb"
@@ -113,16 +114,25 @@ func newUplink(e *Engine, nw *network) *uplink {
 
 // run reads until the device is closed.
 func (u *uplink) run() {
-	for {
-		n, err := u.nw.dev.Read(u.space, u.frames)
-		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				u.e.log.Error("uplink stopped", "vni", u.nw.vni, "err", err)
-			}
-			return
-		}
-		u.batch(n, u.e.cfg.Now())
+	for u.turn() {
 	}
+}
+
+// turn reads and sends once; false at the end.
+func (u *uplink) turn() bool {
+	u.nw.turn.Lock()
+	defer u.nw.turn.Unlock()
+	n, err := u.nw.dev.Read(u.space, u.frames)
+	switch {
+	case err == nil:
+		u.batch(n, u.e.cfg.Now())
+		return true
+	case errors.Is(err, os.ErrDeadlineExceeded): // paused: the next turn comes after it
+		return true
+	case !errors.Is(err, net.ErrClosed):
+		u.e.log.Error("uplink stopped", "vni", u.nw.vni, "err", err)
+	}
+	return false
 }
 
 // batch sends the n frames that were read.

@@ -54,6 +54,10 @@ type Conn interface {
 	// The socket's own datagrams to the group go out on Options.Interface and are not looped back.
 	Join(group netip.Addr, ifindex int) error
 	Leave(group netip.Addr, ifindex int) error
+	// Halt ends a blocked ReadBatch, and each one to come until Resume, with an error that Is os.ErrDeadlineExceeded:
+	// datagrams wait in the socket. Writing goes on.
+	Halt()
+	Resume()
 	// LocalAddr is the address the socket is bound to: [::]:port, or 0.0.0.0:port on a host without IPv6.
 	LocalAddr() netip.AddrPort
 	// Stats returns counters since Listen.

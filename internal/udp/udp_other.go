@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -105,6 +107,16 @@ func (c *conn) Leave(group netip.Addr, ifindex int) error {
 	}
 	return ipv6.NewPacketConn(c.u).LeaveGroup(ifi, a)
 }
+
+// Adopt is for Linux.
+func Adopt(*os.File, Options) (Conn, error) { return nil, errors.ErrUnsupported }
+
+// File is for Linux.
+func File(Conn) (*os.File, error) { return nil, errors.ErrUnsupported }
+
+func (c *conn) Halt() { _ = c.u.SetReadDeadline(time.Unix(1, 0)) } // closed: nobody reads
+
+func (c *conn) Resume() { _ = c.u.SetReadDeadline(time.Time{}) }
 
 func (c *conn) LocalAddr() netip.AddrPort {
 	return c.u.LocalAddr().(*net.UDPAddr).AddrPort()
