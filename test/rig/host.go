@@ -173,6 +173,39 @@ func (h *Host) Restart() {
 	h.Up(h.last...)
 }
 
+// Runs makes this host run another binary from its next start on.
+func (h *Host) Runs(bin string) { h.bin = bin }
+
+// Upgrade runs weft up of another binary over the daemon that runs, as last time, and waits until the new daemon answers
+// and the old one has ended well.
+func (h *Host) Upgrade(bin string, args ...string) {
+	h.w.T.Helper()
+	old := h.daemon
+	h.bin = bin
+	last := h.last
+	p := h.Launch(append(slices.Clone(last), args...)...)
+	h.last = last
+	h.AwaitRun(p, 20*time.Second)
+	if code := old.Wait(10 * time.Second); code != 0 {
+		h.w.T.Errorf("%s: the daemon before ended with code %d\n%s", h.Name, code, old.tail(10))
+	}
+}
+
+// AwaitRun waits until a daemon answers at the host's socket.
+func (h *Host) AwaitRun(p *Process, d time.Duration) {
+	h.w.T.Helper()
+	Eventually(h.w.T, d, func() error {
+		if !p.Running() {
+			return fmt.Errorf("%w: %s ended with code %d\n%s", ErrHopeless, p, p.wait(), p.tail(10))
+		}
+		s, err := h.Status()
+		if err == nil && s.PID != p.PID() {
+			err = fmt.Errorf("%s answers, not %s\n%s", s.Version, p, p.tail(5))
+		}
+		return err
+	})
+}
+
 // Result is how a command ended.
 type Result struct {
 	Stdout, Stderr string
