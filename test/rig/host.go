@@ -32,6 +32,7 @@ type Host struct {
 	daemon  *Process
 	answers *Process // see Reached
 	last    []string // arguments of the last Up
+	extra   []string // of the environment
 }
 
 func (w *World) prepare(h *Host) {
@@ -58,8 +59,11 @@ func (h *Host) StateDir() string { return h.state }
 func (h *Host) env(extra ...string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "WEFT_") })
 	env = append(env, "WEFT_RUN_DIR="+h.run, "WEFT_STATE_DIR="+h.state)
-	return append(env, extra...)
+	return append(append(env, h.extra...), extra...)
 }
+
+// Setenv sets, for what is started from now on, variables in the form NAME=VALUE in place of those set before.
+func (h *Host) Setenv(vars ...string) { h.extra = vars }
 
 // Launch starts `weft up` with args and waits for nothing. The name is the host's, and the token the World's
 // for those who name a host to join, unless args say otherwise.
