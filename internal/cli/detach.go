@@ -62,7 +62,7 @@ func (a *App) upDetached(ctx context.Context, hosts []string, flags map[string][
 			return err
 		}
 	}
-	if s.Degraded() {
+	if s.Degraded() && s.HandedOver == nil { // else it was so before
 		return &degradedError{"weft runs, but has reached nobody yet: " + orElse(s.Reason, s.State)}
 	}
 	return nil
@@ -144,7 +144,7 @@ func (c *child) wait(ctx context.Context, d *client.Client, joinWait time.Durati
 	}()
 	ours := func(s client.Status) bool { return s.PID == 0 || s.PID == c.process.Pid }
 	s, err := waitStatus(ctx, d, startWait, ours)
-	if err == nil && ours(s) && !settled(s) {
+	if err == nil && ours(s) && !settled(s) && s.HandedOver == nil {
 		if next, err := waitStatus(ctx, d, joinWait, settled); err == nil {
 			s = next
 		}

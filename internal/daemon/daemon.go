@@ -83,7 +83,8 @@ type System struct {
 	defs     map[string]*definition
 	networks map[uint32]*network
 	troubles map[string]string
-	wipe     bool // leave: the state directory goes, too
+	wipe     bool           // leave: the state directory goes, too
+	awaited  *handover.Conn // whoever asked this run to end waits for this to close
 	// ---
 
 	met map[ident.HostID]*seal.Sealer // owned by spread: the session in which a host was last greeted
@@ -126,6 +127,13 @@ func run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	defer s.cancel()
+	defer func() { // the last of all
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.awaited != nil {
+			_ = s.awaited.Close()
+		}
+	}()
 	ln, err := s.open() // first: it tells whether another daemon runs
 	if s.from != nil {
 		defer s.from.close()

@@ -48,8 +48,11 @@ func (p *predecessor) serve(l *handover.Listener) *handover.Conn {
 			return nil
 		}
 		done, err := p.handOver(c)
-		if done {
+		switch {
+		case done && p.s.ctx.Err() == nil:
 			return c
+		case done: // asked to stop: its end is the answer
+			return nil
 		}
 		if err != nil {
 			p.s.log.Warn("not handed over, going on", "to_pid", c.PID(), "err", err)
@@ -82,8 +85,11 @@ func (p *predecessor) handOver(c *handover.Conn) (done bool, err error) {
 		return false, nil // it does not want this host, and tells its user why
 	case snapshot.Kind(kind) == snapshot.KindStop:
 		p.s.log.Info("asked to stop by another weft, which cannot read what this one would hand over", "to_pid", c.PID(), "to_version", hello.Version)
+		p.s.mu.Lock()
+		p.s.awaited = c
+		p.s.mu.Unlock()
 		p.s.cancel()
-		return false, nil
+		return true, nil
 	case snapshot.Kind(kind) != snapshot.KindTake || offer.Format == 0:
 		return false, fmt.Errorf("message of kind %d", kind)
 	}

@@ -70,7 +70,7 @@ const (
 	MaxSessions = 16 // of one host
 	MaxHanded   = 8192
 	MaxKeys     = 16 // of one sender
-	MaxRings    = MaxHosts * 16
+	MaxRings    = 1 << 20
 	MaxSeeds    = 256
 	MaxAnswered = 65536
 
