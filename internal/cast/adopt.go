@@ -18,12 +18,12 @@ import (
 // pause waits until the network's uplink is done with what it has read, and keeps it from reading more.
 func (nw *network) pause() {
 	nw.dev.Halt()
-	nw.turn.Lock()
+	nw.turn <- struct{}{}
 }
 
 func (nw *network) resume() {
 	nw.dev.Resume()
-	nw.turn.Unlock()
+	<-nw.turn
 }
 
 // Pause stops all uplinks; networks added meanwhile begin paused. When it returns, what was read has been sent.

@@ -131,7 +131,7 @@ type network struct {
 
 	keys *sendKeys // under Engine.mu
 	up   *uplink
-	turn sync.Mutex // held by the uplink while it reads and sends a batch, and while the engine is paused
+	turn chan struct{} // full while the uplink reads and sends a batch, and while the engine is paused
 
 	pending [][]byte // owned by the downlink: frames to write at Flush
 }
@@ -200,7 +200,7 @@ func (e *Engine) AddNetwork(vni uint32, dev Device, mtu int) error {
 	if err != nil {
 		return fmt.Errorf("cast: add VNI %d: %w", vni, err)
 	}
-	nw := &network{vni: vni, mtu: mtu, dev: dev, keys: keys}
+	nw := &network{vni: vni, mtu: mtu, dev: dev, keys: keys, turn: make(chan struct{}, 1)}
 	nw.hosts.Store(&hostSet{})
 	nw.key.Store(keys.current.sealer)
 	nw.rate.Store(DefaultRate)
@@ -235,7 +235,7 @@ func (e *Engine) removeLocked(nw *network) error {
 	e.cfg.Counters.Forget(nw.vni)
 	err := nw.dev.Close()
 	if e.paused {
-		nw.turn.Unlock() // its uplink ends
+		<-nw.turn // its uplink ends
 	}
 	if err != nil {
 		return fmt.Errorf("cast: remove VNI %d: %w", nw.vni, err)

@@ -51,6 +51,11 @@ func (d *fakeTAP) Resume() {
 func (d *fakeTAP) Read(space []byte, frames [][]byte) (int, error) {
 	halted := *d.halt.Load()
 	select {
+	case <-d.done:
+		return 0, net.ErrClosed
+	default:
+	}
+	select {
 	case <-halted:
 		return 0, os.ErrDeadlineExceeded
 	default:

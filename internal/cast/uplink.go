@@ -120,8 +120,8 @@ func (u *uplink) run() {
 
 // turn reads and sends once; false at the end.
 func (u *uplink) turn() bool {
-	u.nw.turn.Lock()
-	defer u.nw.turn.Unlock()
+	u.nw.turn <- struct{}{}
+	defer func() { <-u.nw.turn }()
 	n, err := u.nw.dev.Read(u.space, u.frames)
 	switch {
 	case err == nil:

@@ -134,9 +134,9 @@ type Config struct {
 	Guard   Guard                                 // nil: none
 	// Keep are the networks that another daemon hands over with what they have: Reconcile leaves their bridges and
 	// uplinks, and OpenTAP may return a TAP that is there.
-	Keep []uint32
-	Store   Store
-	Log     *slog.Logger
+	Keep  []uint32
+	Store Store
+	Log   *slog.Logger
 	// OnMembers gets all memberships of a network, at first and after each change.
 	OnMembers func(vni uint32, m []Membership)
 	// OnGone gets an attachment that ended without Detach. It is removed already.

@@ -58,6 +58,11 @@ func (d *Device) Read(space []byte, frames [][]byte) (int, error) {
 	}
 	halted := d.halt()
 	select {
+	case <-d.done:
+		return 0, fmt.Errorf("read TAP %s: %w", d.name, net.ErrClosed)
+	default:
+	}
+	select {
 	case <-halted:
 		return 0, fmt.Errorf("read TAP %s: %w", d.name, os.ErrDeadlineExceeded)
 	default:
