@@ -643,7 +643,7 @@ func Clean(runDir, stateDir string) error {
 	if err != nil {
 		return err
 	}
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	dir, err := store.Open(stateDir)
 	if err != nil {
 		return err

@@ -24,16 +24,16 @@ type Listener struct {
 // Listen opens the socket in a run directory. It replaces the one that is there: whoever may listen holds the lock of the
 // state directory.
 func Listen(runDir string) (*Listener, error) {
-	fail := func(err error) (*Listener, error) { return nil, fmt.Errorf("make the hand-over socket: %w", err) }
+	fail := func(err error) error { return fmt.Errorf("make the hand-over socket: %w", err) }
 	private, err := os.MkdirTemp(runDir, ".hand") // at no moment may others open it, whatever the umask
 	if err != nil {
-		return fail(err)
+		return nil, fail(err)
 	}
 	defer func() { _ = os.RemoveAll(private) }()
 	birth, path := filepath.Join(private, "s"), filepath.Join(runDir, SocketName)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: birth, Net: "unix"})
 	if err != nil {
-		return fail(err)
+		return nil, fail(err)
 	}
 	l.SetUnlinkOnClose(false)
 	var info fs.FileInfo
@@ -43,7 +43,7 @@ func Listen(runDir string) (*Listener, error) {
 		}
 	}
 	if err != nil {
-		return fail(errors.Join(err, l.Close()))
+		return nil, fail(errors.Join(err, l.Close()))
 	}
 	return &Listener{l: l, path: path, info: info}, nil
 }

@@ -152,7 +152,7 @@ func TestNotRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root (make test)")
 	}
-	dir, err := os.MkdirTemp("/tmp", "weft-handover")
+	dir, err := os.MkdirTemp("/tmp", "weft-handover") //nolint:usetesting // another user must get there
 	if err != nil {
 		t.Fatal(err)
 	}
