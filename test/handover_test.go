@@ -324,7 +324,7 @@ func TestHandoverKilled(t *testing.T) {
 	victim.Setenv(fmt.Sprintf("RIG_STALL=%d", snapshot.KindGo))
 	heir = victim.Launch("--replace")
 	if code := old.Wait(20 * time.Second); code != 0 {
-		t.Errorf("the old daemon ended with code %d", code)
+		t.Errorf("the old daemon ended with code %d\n%s", code, strings.Join(old.Errors(), "\n"))
 	}
 	heir.Kill9()
 	victim.Setenv()

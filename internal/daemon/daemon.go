@@ -196,7 +196,7 @@ func run(ctx context.Context, cfg config.Up, o Options) (err error) {
 			s.stop()
 			return err
 		}
-		s.id = id
+		s.id.Founding = false // no more of it: others read the rest by now
 	}
 	s.log.Info("weft is up", "host", id.Name, "id", keys.ID().Short(), "cluster", id.Cluster, "port", cfg.Port, "version", o.Version)
 	s.log.Info("other hosts must reach this host", "udp_port", cfg.Port, "tcp_port", cfg.Port)
