@@ -30,7 +30,8 @@ func up(ctx context.Context, o cli.UpOptions) error {
 	err = daemon.Run(ctx, cfg, daemon.Options{
 		Version: versionOf(version, buildInfo), Log: logger(o.Stderr, cfg), Founded: o.Founded,
 		// Best effort: without systemd nobody listens.
-		Ready: func() { _ = sdnotify.Send(sdnotify.Ready, sdnotify.Status("up")) },
+		Ready:      func() { _ = sdnotify.Send(sdnotify.Ready, sdnotify.Status("up")) },
+		HandedOver: func(pid int) { _ = sdnotify.Send(sdnotify.MainPID(pid)) },
 	})
 	if daemon.IsUsage(err) {
 		return cli.Usage(err)

@@ -13,6 +13,8 @@ type Status struct {
 	Reason  string  `json:"reason,omitempty"`
 	UptimeS float64 `json:"uptime_s"`
 	PID     int     `json:"pid"`
+	// HandedOver is set when this daemon took over from one that ran.
+	HandedOver *HandedOver `json:"handed_over,omitempty"`
 
 	Port       int      `json:"port" doc:"UDP and TCP: must be open to the other hosts"`
 	Endpoints  []string `json:"endpoints" doc:"Where other hosts reach this one"`
@@ -27,6 +29,12 @@ type Status struct {
 	Drops    []Drop         `json:"drops" doc:"Counted drops by reason; only those above zero"`
 	Warnings []Warning      `json:"warnings"`
 	Limits   []Limit        `json:"limits" doc:"Bounded tables, how full they are"`
+}
+
+// HandedOver says from whom a daemon took over its sockets, keys and TAPs.
+type HandedOver struct {
+	Version string  `json:"version" doc:"Of the daemon before"`
+	PauseMS float64 `json:"pause_ms" doc:"How long frames waited, in milliseconds"`
 }
 
 // States of a host's own daemon. Degraded reports which of them exit with 3.

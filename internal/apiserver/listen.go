@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -27,7 +28,7 @@ var ErrRunning = errors.New("weft is already running")
 // Listen opens RUN_DIR/weft.sock: root:weft 0660 when the group exists, else 0600. It replaces
 // the socket of a daemon that died and refuses to replace that of one that lives (ErrRunning).
 // Closing the listener removes the socket.
-func Listen(runDir string) (net.Listener, error) {
+func Listen(runDir string) (*Listener, error) {
 	path := filepath.Join(runDir, SocketName)
 	if len(path)+len(privatePattern)+10 > maxSocketPath {
 		return nil, fmt.Errorf("run directory %s: its path is too long for a socket; use a shorter one (--run-dir)", runDir)
@@ -46,7 +47,7 @@ const privatePattern = ".sock"
 
 // bind makes the socket in a directory nobody else may enter and moves it to its place once it has
 // its owner and mode: at no moment may others open it, whatever the umask.
-func bind(runDir, path string) (net.Listener, error) {
+func bind(runDir, path string) (*Listener, error) {
 	private, err := os.MkdirTemp(runDir, privatePattern)
 	if err != nil {
 		return nil, fmt.Errorf("make the socket: %w", err)
@@ -66,7 +67,7 @@ func bind(runDir, path string) (net.Listener, error) {
 		_ = l.Close()
 		return nil, fmt.Errorf("make the socket: %w", err)
 	}
-	return &listener{UnixListener: l, path: path, info: info}, nil
+	return &Listener{UnixListener: l, path: path, info: info}, nil
 }
 
 // admit gives the socket its group and mode.
@@ -84,19 +85,97 @@ func admit(path string) (fs.FileInfo, error) {
 	return os.Lstat(path)
 }
 
-// listener removes its socket when closed, unless another daemon has put its own there.
-type listener struct {
+// Adopt takes over the listener of another daemon, which handed it over by File. The file is the caller's to close.
+func Adopt(runDir string, f *os.File) (*Listener, error) {
+	path := filepath.Join(runDir, SocketName)
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("take over the socket: %w", err)
+	}
+	u, ok := l.(*net.UnixListener)
+	info, err := os.Lstat(path)
+	if !ok || err != nil {
+		return nil, errors.Join(fmt.Errorf("take over the socket: not that of %s", path), err, l.Close())
+	}
+	u.SetUnlinkOnClose(false)
+	return &Listener{UnixListener: u, path: path, info: info}, nil
+}
+
+// Listener removes its socket when closed, unless another daemon has put its own there, or was given it.
+type Listener struct {
 	*net.UnixListener
 	path string
 	info fs.FileInfo
+
+	mu     sync.Mutex // guards all below
+	halted chan struct{}
+	given  bool
 }
 
 // Addr returns the socket's final place.
-func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
+// Accept waits for a connection, and for Resume while the listener is halted.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.UnixListener.Accept()
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return c, err
+		}
+		l.mu.Lock()
+		halted := l.halted
+		l.mu.Unlock()
+		if halted != nil {
+			<-halted
+		}
+	}
+}
+
+// Halt leaves new connections waiting in the kernel: for Resume, or for another daemon.
+func (l *Listener) Halt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.halted == nil {
+		l.halted = make(chan struct{})
+		_ = l.SetDeadline(time.Unix(1, 0)) // closed: nobody accepts
+	}
+}
+
+// Resume accepts connections again.
+func (l *Listener) Resume() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.halted != nil {
+		_ = l.SetDeadline(time.Time{}) // closed: Accept says so
+		close(l.halted)
+		l.halted = nil
+	}
+}
+
+// Give says that another daemon has the listener now: Close leaves the socket where it is.
+func (l *Listener) Give() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.given = true
+}
+
+// Keep undoes Give: the socket is this daemon's.
+func (l *Listener) Keep() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.given = false
+}
 
 // Close stops listening and removes the socket.
-func (l *listener) Close() error {
+func (l *Listener) Close() error {
 	err := l.UnixListener.Close()
+	l.Resume()
+	l.mu.Lock()
+	given := l.given
+	l.mu.Unlock()
+	if given {
+		return err
+	}
 	if now, statErr := os.Lstat(l.path); statErr == nil && os.SameFile(now, l.info) {
 		return errors.Join(err, os.Remove(l.path))
 	}

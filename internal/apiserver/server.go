@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -39,6 +40,11 @@ type Server struct {
 	backend Backend
 	report  func(error)
 	handler http.Handler
+
+	mu       sync.Mutex // guards all below
+	changing int        // requests under way that may change something
+	quiet    bool       // none are taken
+	idle     chan struct{}
 }
 
 // New makes a server for a backend.
@@ -58,7 +64,7 @@ func New(b Backend, o Options) *Server {
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", metricsHandler(b))
-	s.handler = s.refuseBrowsers(s.recoverPanics(problems(mux)))
+	s.handler = s.refuseBrowsers(s.recoverPanics(s.count(problems(mux))))
 	return s
 }
 

@@ -32,14 +32,14 @@ const (
 // layer is a decision.
 var layers = map[string]layer{
 	"internal/ident": codec, "internal/wire": codec, "internal/ether": codec, "internal/api": codec, "internal/config": codec,
-	"internal/record": codec, "internal/gso": codec,
+	"internal/record": codec, "internal/gso": codec, "internal/snapshot": codec,
 
 	"internal/seal": core, "internal/handshake": core, "internal/frag": core, "internal/link": core,
 	"internal/state": core, "internal/ring": core, "internal/fdb": core,
 	"internal/island": core, "internal/tree": core,
 
 	"internal/udp": seam, "internal/netmon": seam, "internal/tap": seam, "internal/nl": seam, "internal/netns": seam,
-	"internal/guard": seam, "internal/store": seam, "internal/sdnotify": seam,
+	"internal/guard": seam, "internal/store": seam, "internal/sdnotify": seam, "internal/handover": seam,
 
 	"internal/stream": service, "internal/mesh": service, "internal/cast": service, "internal/vnet": service,
 	"internal/ipam": service,

@@ -62,6 +62,9 @@ type Device interface {
 	// Read waits for a frame, takes what else is there, and returns how many; an error ends the uplink. Frames are put
 	// into space, each behind a virtio-net header of gso.HeaderLen bytes.
 	Read(space []byte, frames [][]byte) (int, error)
+	// Halt ends a blocked Read, and each one to come until Resume, with an error that Is os.ErrDeadlineExceeded.
+	Halt()
+	Resume()
 	// Write hands frames with their headers to the kernel and returns how many it took; refused ones don't stop the rest.
 	Write(bufs [][]byte) (int, error)
 	Close() error
@@ -124,6 +127,7 @@ type Engine struct {
 	closed bool
 	ring   *keyRing
 	swept  time.Time // when assemblers were last told to forget
+	paused bool
 	wg     sync.WaitGroup
 }
 
@@ -139,6 +143,8 @@ type network struct {
 	drops dropCounters
 
 	keys *sendKeys // under Engine.mu
+	up   *uplink
+	turn chan struct{} // full while the uplink reads and sends a batch, and while the engine is paused
 
 	pending [][]byte // owned by the downlink: frames to write at Flush
 }
@@ -210,15 +216,18 @@ func (e *Engine) AddNetwork(vni uint32, dev Device, mtu int) error {
 	if err != nil {
 		return fmt.Errorf("cast: add VNI %d: %w", vni, err)
 	}
-	nw := &network{vni: vni, mtu: mtu, dev: dev, keys: keys}
+	nw := &network{vni: vni, mtu: mtu, dev: dev, keys: keys, turn: make(chan struct{}, 1)}
 	nw.hosts.Store(&hostSet{})
 	nw.key.Store(keys.current.sealer)
 	nw.rate.Store(DefaultRate)
 	all := maps.Clone(old)
 	all[vni] = nw
 	e.networks.Store(&all)
-	up := newUplink(e, nw)
-	e.wg.Go(up.run)
+	nw.up = newUplink(e, nw)
+	if e.paused {
+		nw.pause()
+	}
+	e.wg.Go(nw.up.run)
 	return nil
 }
 
@@ -241,7 +250,11 @@ func (e *Engine) removeLocked(nw *network) error {
 	nw.drops.moveTo(&e.drops)
 	e.cfg.Counters.Forget(nw.vni)
 	e.planner.tell(planEvent{vni: nw.vni, forget: true})
-	if err := nw.dev.Close(); err != nil {
+	err := nw.dev.Close()
+	if e.paused {
+		<-nw.turn // its uplink ends
+	}
+	if err != nil {
 		return fmt.Errorf("cast: remove VNI %d: %w", nw.vni, err)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,15 +33,38 @@ type fakeTAP struct {
 	out  chan []byte
 	done chan struct{}
 	once sync.Once
+	halt atomic.Pointer[chan struct{}] // closed while halted
 }
 
 func newTAP() *fakeTAP {
-	return &fakeTAP{in: make(chan []byte, 1024), out: make(chan []byte, 4096), done: make(chan struct{})}
+	d := &fakeTAP{in: make(chan []byte, 1024), out: make(chan []byte, 4096), done: make(chan struct{})}
+	d.Resume()
+	return d
+}
+
+func (d *fakeTAP) Halt() { close(*d.halt.Load()) }
+
+func (d *fakeTAP) Resume() {
+	c := make(chan struct{})
+	d.halt.Store(&c)
 }
 
 // Read gives frames one at a time, so that each has packets of its own.
 func (d *fakeTAP) Read(space []byte, frames [][]byte) (int, error) {
+	halted := *d.halt.Load()
 	select {
+	case <-d.done:
+		return 0, net.ErrClosed
+	default:
+	}
+	select {
+	case <-halted:
+		return 0, os.ErrDeadlineExceeded
+	default:
+	}
+	select {
+	case <-halted:
+		return 0, os.ErrDeadlineExceeded
 	case f := <-d.in:
 		clear(space[:gso.HeaderLen])
 		n := gso.HeaderLen + copy(space[gso.HeaderLen:], f)

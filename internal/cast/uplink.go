@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/weft-net/weft/internal/fdb"
@@ -127,16 +128,25 @@ func newUplink(e *Engine, nw *network) *uplink {
 
 // run reads until the device is closed.
 func (u *uplink) run() {
-	for {
-		n, err := u.nw.dev.Read(u.space, u.frames)
-		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				u.e.log.Error("uplink stopped", "vni", u.nw.vni, "err", err)
-			}
-			return
-		}
-		u.batch(n, u.e.cfg.Now())
+	for u.turn() {
 	}
+}
+
+// turn reads and sends once; false at the end.
+func (u *uplink) turn() bool {
+	u.nw.turn <- struct{}{}
+	defer func() { <-u.nw.turn }()
+	n, err := u.nw.dev.Read(u.space, u.frames)
+	switch {
+	case err == nil:
+		u.batch(n, u.e.cfg.Now())
+		return true
+	case errors.Is(err, os.ErrDeadlineExceeded): // paused: the next turn comes after it
+		return true
+	case !errors.Is(err, net.ErrClosed):
+		u.e.log.Error("uplink stopped", "vni", u.nw.vni, "err", err)
+	}
+	return false
 }
 
 // batch sends the n frames that were read.

@@ -24,6 +24,8 @@ const (
 
 	// parentEnv names the descriptor by which a daemon in the background hands over its token.
 	parentEnv = "WEFT_PARENT_FD"
+	// journalEnv is set by systemd for those whose output it keeps, and for their children (systemd.exec(5)).
+	journalEnv = "JOURNAL_STREAM"
 	// waitForJoin is how long weft up --detach waits for the first link: the daemon says after 5 s
 	// who does not answer.
 	waitForJoin = 6 * time.Second
@@ -37,8 +39,9 @@ const (
 func (a *App) upDetached(ctx context.Context, hosts []string, flags map[string][]string) error {
 	d := a.client()
 	defer d.Close()
-	if s, err := d.Status(ctx); err == nil {
-		return fmt.Errorf("weft is already running here: host %s answers at %s", s.Host, d.Socket())
+	_, replace := flags["replace"]
+	if s, err := d.Status(ctx); err == nil && s.Version == a.Version && !replace {
+		return fmt.Errorf("weft is already running here: host %s, version %s like this one, answers at %s; weft up --replace takes its place all the same", s.Host, s.Version, d.Socket())
 	}
 	child, err := a.start(hosts, flags)
 	if err != nil {
@@ -59,7 +62,7 @@ func (a *App) upDetached(ctx context.Context, hosts []string, flags map[string][
 			return err
 		}
 	}
-	if s.Degraded() {
+	if s.Degraded() && s.HandedOver == nil { // else it was so before
 		return &degradedError{"weft runs, but has reached nobody yet: " + orElse(s.Reason, s.State)}
 	}
 	return nil
@@ -109,6 +112,9 @@ func (a *App) start(hosts []string, flags map[string][]string) (*child, error) {
 	c := exec.Command(self, append(append(args, "--"), hosts...)...)
 	c.Env = append(env[:len(env):len(env)], parentEnv+"=3", "WEFT_RUN_DIR="+a.runDir)
 	c.Stdout, c.Stderr = log, log
+	if journaled(a.env(journalEnv, "")) { // there people look for it
+		c.Stdout, c.Stderr = a.Err, a.Err
+	}
 	c.ExtraFiles = []*os.File{w}
 	inBackground(c)
 	if err := c.Start(); err != nil {
@@ -138,7 +144,7 @@ func (c *child) wait(ctx context.Context, d *client.Client, joinWait time.Durati
 	}()
 	ours := func(s client.Status) bool { return s.PID == 0 || s.PID == c.process.Pid }
 	s, err := waitStatus(ctx, d, startWait, ours)
-	if err == nil && ours(s) && !settled(s) {
+	if err == nil && ours(s) && !settled(s) && s.HandedOver == nil {
 		if next, err := waitStatus(ctx, d, joinWait, settled); err == nil {
 			s = next
 		}

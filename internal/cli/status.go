@@ -95,7 +95,11 @@ func showStatus(w io.Writer, s client.Status) {
 	row(w, "host", s.Host, short(s.HostID))
 	row(w, "state", s.State, s.Reason)
 	row(w, "cluster", s.Cluster, fmt.Sprintf("%d of %d hosts alive", s.HostsAlive, s.HostsKnown))
-	row(w, "version", s.Version, "up "+seconds(s.UptimeS))
+	up := "up " + seconds(s.UptimeS)
+	if h := s.HandedOver; h != nil {
+		up += fmt.Sprintf(", handed over by %s; frames waited %.1f ms", h.Version, h.PauseMS)
+	}
+	row(w, "version", s.Version, up)
 	row(w, "port", s.Port, "UDP and TCP, must be open to the other hosts; "+join(s.Endpoints))
 	row(w, "range", s.Range, s.Range6)
 	row(w, "links", paths(s.Paths), "")

@@ -55,7 +55,8 @@ func upFlags(f *pflag.FlagSet) {
 	f.String("state-dir", "", "where this host's identity and state are kept (default "+defaultStateDir+")")
 	f.String("log-level", "", "debug, info, warn or error (default info)")
 	f.String("log-format", "", "logfmt or json (default logfmt)")
-	f.Bool("detach", false, "run in the background; log to RUN_DIR/weft.log")
+	f.Bool("detach", false, "run in the background; log to RUN_DIR/weft.log, or to systemd's journal")
+	f.Bool("replace", false, "take the place of a running weft of the same version, too")
 	// Understood by the configuration and refused by the daemon; shown once the parts behind them are there.
 	for _, name := range []string{"api", "nats", "docker-plugin"} {
 		f.String(name, "", "")
@@ -72,7 +73,10 @@ func (a *App) up() *cobra.Command {
 		Use: "up [HOST...]", Short: "Run this host: found a cluster, or join one",
 		Long: `Run this host in the foreground. The first host founds a cluster and prints its
 token; others join by naming one that is there, with the token. A host that was
-up before goes on with what it knew.`,
+up before goes on with what it knew.
+
+Where a weft of another version runs, this one takes its place without a pause:
+sockets, keys and uplinks are handed over, and traffic goes on.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.Up == nil {

@@ -57,7 +57,7 @@ func fakeUp(ctx context.Context, o UpOptions) error {
 	b := apiservertest.New()
 	b.OnDown = func(api.Down) { cancel() }
 	b.Edit(func(s *api.Status) {
-		s.PID = os.Getpid()
+		s.PID, s.Version = os.Getpid(), "v0.0.0-test"
 		switch {
 		case slices.Contains(o.Hosts, "silent"):
 			s.State, s.Reason, s.Paths = api.StateJoining, "no answer of silent", nil

@@ -27,6 +27,7 @@ type Up struct {
 	Range     netip.Prefix
 	Ephemeral bool
 	Force     bool
+	Replace   bool   // take the place of a running daemon of the same version, too
 	API       string // TCP address of the API; empty: the unix socket only
 	NATS      string // NATS listener; empty: none
 	MTU       int
@@ -92,6 +93,7 @@ var keys = []key{
 	{name: "range", set: func(u *Up, v Value) error { return prefix(&u.Range, v) }},
 	{name: "ephemeral", set: func(u *Up, v Value) error { return truth(&u.Ephemeral, v) }},
 	{name: "force", flag: true, set: func(u *Up, v Value) error { return truth(&u.Force, v) }},
+	{name: "replace", flag: true, set: func(u *Up, v Value) error { return truth(&u.Replace, v) }},
 	{name: "api", set: func(u *Up, v Value) error { u.API = v.Texts[0]; return hostPort(v.Texts[0]) }},
 	{name: "nats", set: func(u *Up, v Value) error { u.NATS = v.Texts[0]; return hostPort(v.Texts[0]) }},
 	{name: "mtu", set: func(u *Up, v Value) error { return number(&u.MTU, v, 1280, 9000) }},

@@ -77,7 +77,7 @@ func (s *System) newVNet() (*vnet.VNet, error) {
 	}
 	return vnet.New(vnet.Config{
 		Host: host, NL: nl.OS(), Netns: netns.OS(), Guard: s.guard, Store: attachStore{s.dir}, Log: s.log,
-		OnMembers: s.onMembers, OnGone: s.onGone,
+		OpenTAP: s.openTAP, Keep: s.kept(), OnMembers: s.onMembers, OnGone: s.onGone,
 	})
 }
 
@@ -116,17 +116,17 @@ func (g *guardian) applyLocked() error {
 	return nil
 }
 
-// start is apply, and keeps it so until ctx ends.
-func (g *guardian) start(ctx context.Context) error {
+// start is apply, and keeps it so until ctx ends, in a goroutine that run starts.
+func (g *guardian) start(ctx context.Context, run func(func())) error {
 	if err := g.apply(); err != nil {
 		return err
 	}
-	go func() {
+	run(func() {
 		err := g.filter.Keep(ctx, func(reason string) { g.log.Warn("packet filter restored", "reason", reason) })
 		if err != nil && ctx.Err() == nil {
 			g.log.Error("packet filter is not watched any more", "err", err)
 		}
-	}()
+	})
 	return nil
 }
 
@@ -172,6 +172,7 @@ func (g *guardian) foresee(d *definition, bridge string, vteps []netip.Addr) {
 	defer g.mu.Unlock()
 	n := g.networkLocked(bridge)
 	n.Rate, n.AllowGroups, n.DenyGroups = uint32(d.rec.Rate), d.rec.Allow, d.rec.Deny
+	n.Uplink = vnet.UplinkName(d.rec.VNI)
 	if d.rec.Plain {
 		n.Uplink, n.VNI, n.VTEPs = vnet.VXLANName(d.rec.VNI), d.rec.VNI, vteps
 	}

@@ -439,7 +439,7 @@ func (s *System) clusterMTU() int {
 func (s *System) status(ctx context.Context, b backend) (api.Status, error) {
 	st := api.Status{
 		Version: s.version, Host: s.cfg.Name, HostID: s.mesh.Self().String(), Cluster: s.id.Cluster.String(),
-		UptimeS: time.Since(s.started).Seconds(), PID: os.Getpid(), Port: s.cfg.Port,
+		UptimeS: time.Since(s.started).Seconds(), PID: os.Getpid(), HandedOver: s.handedOver(), Port: s.cfg.Port,
 		Networks: s.networkList(), Paths: map[string]int{}, Detours: []api.Link{}, Drops: []api.Drop{}, Warnings: []api.Warning{}, Limits: []api.Limit{},
 	}
 	s.mu.Lock()

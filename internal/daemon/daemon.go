@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,11 +20,13 @@ import (
 	"github.com/weft-net/weft/internal/apiserver"
 	"github.com/weft-net/weft/internal/cast"
 	"github.com/weft-net/weft/internal/config"
+	"github.com/weft-net/weft/internal/handover"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/island"
 	"github.com/weft-net/weft/internal/mesh"
 	"github.com/weft-net/weft/internal/seal"
+	"github.com/weft-net/weft/internal/snapshot"
 	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/udp"
@@ -41,6 +42,8 @@ type Options struct {
 	Founded func(token string)
 	// Ready is called once the socket answers.
 	Ready func()
+	// HandedOver is called when another process has taken this one's place, before Run returns nil.
+	HandedOver func(pid int)
 }
 
 // System is a running host.
@@ -58,12 +61,16 @@ type System struct {
 
 	dir      *store.FS
 	conn     udp.Conn
+	tcp      *net.TCPListener
 	mesh     *mesh.Mesh
 	cast     *cast.Engine
 	vnet     *vnet.VNet
 	ipam     *ipam.Service
 	guard    *guardian
 	underlay *underlay
+
+	from *inheritance // nil unless this daemon took over from another
+	taps sync.Map     // of the uplinks handed over, by name: tap.Device
 
 	probePlain func() error // why this kernel cannot have plain networks
 
@@ -77,7 +84,8 @@ type System struct {
 	defs     map[string]*definition
 	networks map[uint32]*network
 	troubles map[string]string
-	wipe     bool // leave: the state directory goes, too
+	wipe     bool           // leave: the state directory goes, too
+	awaited  *handover.Conn // whoever asked this run to end waits for this to close
 	// ---
 
 	met     map[ident.HostID]*seal.Sealer  // owned by spread: the session in which a host was last greeted
@@ -97,8 +105,19 @@ type System struct {
 	rejected chan error // why a member refused this host for good
 }
 
-// Run runs this host until ctx ends or `weft down` is asked for.
-func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
+// Run runs this host until ctx ends, `weft down` is asked for, or another process takes its place. Where a daemon of
+// another version runs it takes that one's place, or, should that one die of it, starts anew.
+func Run(ctx context.Context, cfg config.Up, o Options) error {
+	err := run(ctx, cfg, o)
+	if errors.Is(err, errWidowed) {
+		o.Log.Warn("this host is started anew", "err", err)
+		cfg.Replace = false
+		err = run(ctx, cfg, o)
+	}
+	return err
+}
+
+func run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("weft up needs root: it makes bridges, TAP devices and packet filters; chat, send, recv and the status commands work without")
 	}
@@ -111,14 +130,21 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	defer s.cancel()
-	ln, err := apiserver.Listen(cfg.RunDir) // first: it tells whether another daemon runs
+	defer func() { // the last of all
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.awaited != nil {
+			_ = s.awaited.Close()
+		}
+	}()
+	ln, err := s.open() // first: it tells whether another daemon runs
+	if s.from != nil {
+		defer s.from.close()
+	}
 	if err != nil {
 		return err
 	}
-	defer ln.Close()
-	if s.dir, err = store.Open(cfg.StateDir); err != nil {
-		return err
-	}
+	defer func() { _ = ln.Close() }()
 	defer func() { err = errors.Join(err, s.closeDir()) }()
 	token, err := s.token()
 	if err != nil {
@@ -139,8 +165,20 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	if err := s.build(keys); err != nil {
 		return err
 	}
+	if s.from != nil {
+		if err := s.takeOver(); err != nil {
+			s.stop()
+			return err
+		}
+		ln.Keep()
+		if err := s.dir.Claim(); err != nil {
+			s.stop()
+			return err
+		}
+	}
 	if fresh {
 		if err := s.dir.Save(fileIdentity, encode(id)); err != nil {
+			s.stop()
 			return err
 		}
 	}
@@ -161,7 +199,7 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 			s.stop()
 			return err
 		}
-		s.id = id
+		s.id.Founding = false // no more of it: others read the rest by now
 	}
 	s.log.Info("weft is up", "host", id.Name, "id", keys.ID().Short(), "cluster", id.Cluster, "port", cfg.Port, "version", o.Version)
 	s.log.Info("other hosts must reach this host", "udp_port", cfg.Port, "tcp_port", cfg.Port)
@@ -171,10 +209,33 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	server := apiserver.New(backend{s}, apiserver.Options{Version: o.Version})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(s.ctx, ln) }()
+	handed := make(chan *handover.Conn, 1)
+	heirs, err := handover.Listen(cfg.RunDir)
+	if err != nil {
+		s.log.Warn("an upgrade will pause traffic", "err", err)
+	} else {
+		defer func() { _ = heirs.Close() }()
+		go func() {
+			if c := (&predecessor{s, ln, server}).serve(heirs); c != nil {
+				handed <- c
+			}
+		}()
+		err = nil
+	}
 	if o.Ready != nil {
 		o.Ready()
 	}
 	select {
+	case c := <-handed: // nothing of this host is ours any more but copies of its descriptors
+		ln.Give()
+		_ = heirs.Close()
+		if o.HandedOver != nil {
+			o.HandedOver(c.PID())
+		}
+		s.stop()
+		_ = c.Close() // now the other may change the kernel's state
+		s.log.Info("handed over", "to_pid", c.PID())
+		return <-served
 	case <-s.ctx.Done():
 	case err = <-s.rejected:
 		s.cancel()
@@ -184,6 +245,56 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	}
 	s.stop()
 	return errors.Join(err, <-served)
+}
+
+// open takes the socket of the API and the state directory: as they lie there, or from the daemon that runs.
+func (s *System) open() (*apiserver.Listener, error) {
+	ln, err := apiserver.Listen(s.cfg.RunDir)
+	if errors.Is(err, apiserver.ErrRunning) {
+		if s.from, err = s.inherit(err); err == nil && s.from == nil {
+			ln, err = listen(s.ctx, s.cfg.RunDir, stopTime)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.from == nil {
+		if s.dir, err = store.Open(s.cfg.StateDir); err != nil {
+			return nil, errors.Join(err, ln.Close())
+		}
+		return ln, nil
+	}
+	if ln, err = apiserver.Adopt(s.cfg.RunDir, s.from.files[snapshot.UseAPI]); err != nil {
+		s.from.abort(err)
+		return nil, err
+	}
+	ln.Give() // until the other has said Go
+	lock := s.from.files[snapshot.UseLock]
+	delete(s.from.files, snapshot.UseLock)
+	if s.dir, err = store.Adopt(s.cfg.StateDir, lock); err != nil {
+		s.from.abort(err)
+		return nil, errors.Join(err, ln.Close(), lock.Close())
+	}
+	return ln, nil
+}
+
+// udpOptions are those of the underlay's socket.
+var udpOptions = udp.Options{Coalesce: true}
+
+// sockets opens the underlay's socket and the listener of streams.
+func (s *System) sockets() (udp.Conn, *net.TCPListener, error) {
+	if s.from != nil {
+		return s.from.sockets()
+	}
+	conn, err := udp.Listen(s.cfg.Port, udpOptions)
+	if err != nil {
+		return nil, nil, fmt.Errorf("UDP port %d: %w (another weft, or --port)", s.cfg.Port, err)
+	}
+	tcp, err := net.ListenTCP("tcp", &net.TCPAddr{Port: s.cfg.Port})
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("TCP port %d: %w", s.cfg.Port, err), conn.Close())
+	}
+	return conn, tcp, nil
 }
 
 func (s *System) token() (*ident.Token, error) {
@@ -218,21 +329,13 @@ func (s *System) build(keys ident.Keys) (err error) {
 	if s.underlay, err = newUnderlay(s.ctx, s.log); err != nil {
 		return err
 	}
-	if s.conn, err = udp.Listen(s.cfg.Port, udp.Options{Coalesce: true}); err != nil {
-		return fmt.Errorf("UDP port %d: %w (another weft, or --port)", s.cfg.Port, err)
+	if s.conn, s.tcp, err = s.sockets(); err != nil {
+		return err
 	}
 	defer func() {
 		if err != nil {
 			_ = s.conn.Close()
-		}
-	}()
-	tcp, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(s.cfg.Port)))
-	if err != nil {
-		return fmt.Errorf("TCP port %d: %w", s.cfg.Port, err)
-	}
-	defer func() {
-		if err != nil {
-			_ = tcp.Close()
+			_ = s.tcp.Close()
 		}
 	}()
 	if s.guard, err = newGuardian(s.cfg.Port, s.log); err != nil {
@@ -253,7 +356,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 	s.mesh, err = mesh.New(mesh.Config{
 		Keys: keys, Cluster: s.id.Cluster, Token: s.id.Secret, Founder: s.id.Founder, Name: s.id.Name, Build: s.version,
 		Port: uint16(s.cfg.Port), Advertise: advertise, Seeds: s.id.Seeds,
-		Conn: s.conn, Listener: tcp, Underlay: s.underlay, Tables: tables, Persist: persister{s.dir}, Datapath: s.cast, Log: s.log,
+		Conn: s.conn, Listener: s.tcp, Underlay: s.underlay, Tables: tables, Persist: persister{s.dir}, Datapath: s.cast, Log: s.log,
 		Handle: s.control, Changed: s.onChanged, HostChanged: s.onHost,
 		Rejected: s.reject,
 	})
@@ -313,27 +416,29 @@ func (s *System) start(founding bool) error {
 	if len(report.Adopted)+len(report.Lost)+len(report.Removed) > 0 {
 		s.log.Info("found from an earlier run", "adopted", len(report.Adopted), "ended", len(report.Lost), "removed", report.Removed)
 	}
-	if len(report.Adopted) == 0 {
+	if len(report.Adopted) == 0 && s.from == nil {
 		// Else the rules of the run before stay until networks are up again (foresee): empty ones would cut programs off.
 		if err := s.guard.apply(); err != nil {
 			return err
 		}
 	}
-	if err := s.mesh.Start(); err != nil {
-		return err
+	if s.from == nil {
+		if err := s.mesh.Start(); err != nil {
+			return err
+		}
 	}
 	s.go_(func() {
 		if err := s.vnet.Run(s.ctx); err != nil && s.ctx.Err() == nil {
 			s.trouble("vnet", "memberships are not watched any more: "+err.Error())
 		}
 	})
-	if !founding {
+	if !founding && s.from == nil {
 		wait, cancel := context.WithTimeout(s.ctx, compareTime)
 		s.mesh.Compared(wait)
 		cancel()
 	}
 	s.replay()
-	if err := s.guard.start(s.ctx); err != nil {
+	if err := s.guard.start(s.ctx, s.go_); err != nil {
 		return err
 	}
 	if founding {
@@ -541,7 +646,7 @@ func Clean(runDir, stateDir string) error {
 	if err != nil {
 		return err
 	}
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	dir, err := store.Open(stateDir)
 	if err != nil {
 		return err

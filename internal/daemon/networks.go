@@ -64,11 +64,10 @@ func vniOf(cluster ident.ClusterID, name string) uint32 {
 	return max(binary.BigEndian.Uint32(sum[:4])>>8, 1)
 }
 
-// readDefinitions reads cluster and network records, and takes up the default network.
-func (s *System) readDefinitions() {
+// definitions reads cluster and network records from the tables.
+func (s *System) definitions() (cluster *clusterRecord, defs map[string]*definition) {
 	alive := s.aliveHosts()
-	defs := map[string]*definition{}
-	var cluster *clusterRecord
+	defs = map[string]*definition{}
 	_ = s.mesh.View(func(t *state.Tables) {
 		for i := range t.All(state.Cluster, keyCluster) {
 			if i.Key != keyCluster {
@@ -92,6 +91,12 @@ func (s *System) readDefinitions() {
 			d.merge(i.Writer, rec, alive[i.Writer])
 		}
 	})
+	return cluster, defs
+}
+
+// readDefinitions follows cluster and network records, and takes up the default network.
+func (s *System) readDefinitions() {
+	cluster, defs := s.definitions()
 	s.mu.Lock()
 	met := cluster != nil && s.cluster == nil
 	if met {
@@ -292,7 +297,7 @@ func (s *System) takeUpHeld(ctx context.Context, name string) (*network, error) 
 	case d.rec.Plain:
 		err = s.mesh.Publish(n.vni, map[string][]byte{keyVTEP: encode(vtepRecord{Addr: n.local})}, nil)
 	default:
-		err = s.cast.AddNetwork(n.vni, dev, cluster.MTU)
+		err = s.carry(n.vni, dev, cluster.MTU)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", name, err)

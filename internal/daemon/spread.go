@@ -302,16 +302,22 @@ func (s *System) rebuild(n *network) {
 	n.served.Store(&served)
 }
 
-func (s *System) rebuildSealed(n *network, v view) error {
+// aim tells the datapath who has a network and who gets a frame.
+func (s *System) aim(n *network, v view) error {
 	self := s.mesh.Self()
 	hosts := slices.DeleteFunc(v.having, func(id ident.HostID) bool { return id == self })
 	table := fdb.Build(fdb.Input{
 		VNI: n.vni, Self: self, Remotes: v.remotes, Hosts: v.hosts, Members: v.members,
 		Policy: fdb.Policy{Allow: n.def.Allow, Deny: n.def.Deny}, Peer: s.mesh.Peer, Counters: s.cast.Counters(),
 	})
-	if err := errors.Join(s.cast.SetHosts(n.vni, hosts), s.cast.SetTable(n.vni, table)); err != nil {
+	return errors.Join(s.cast.SetHosts(n.vni, hosts), s.cast.SetTable(n.vni, table))
+}
+
+func (s *System) rebuildSealed(n *network, v view) error {
+	if err := s.aim(n, v); err != nil {
 		return err
 	}
+	self := s.mesh.Self()
 	var remotes []vnet.Remote
 	for _, r := range v.remotes {
 		if r.Host != self {

@@ -130,6 +130,10 @@ func (m *Mesh) handshake(now time.Time, d datagram) {
 		m.drops.add(dropHandshakeLate)
 		return
 	}
+	if m.isFrozen() {
+		m.drops.add(dropHandingOver)
+		return
+	}
 	out := m.machine.Input(now, d.from.String(), d.pkt)
 	if out.Reply != nil {
 		m.sendRaw(d.from, d.src, out.Reply)

@@ -23,12 +23,14 @@ const (
 	dropControlQueue
 	dropUnknownKind
 	dropState
+	dropHandingOver
 	numDrops
 )
 
 var dropNames = [numDrops]string{
 	"short", "unknown_type", "unknown_session", "forged", "replay", "key_spent", "no_path", "relay_refused",
 	"relay_nested", "ping", "read_error", "send_error", "handshake_queue_full", "handshake_late", "control_queue_full", "unknown_kind", "state_refused",
+	"handing_over",
 }
 
 // dropCounters counts by reason; any goroutine adds.

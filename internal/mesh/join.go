@@ -48,7 +48,7 @@ func (m *Mesh) tickSeeds(now time.Time) {
 			s.since, s.said, s.refusal = time.Time{}, "", ""
 			continue
 		}
-		if m.leaving {
+		if m.leaving || m.isFrozen() {
 			continue
 		}
 		if s.since.IsZero() {

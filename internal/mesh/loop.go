@@ -42,17 +42,21 @@ func (m *Mesh) loop() {
 	var saved, self time.Time
 	hurried := false // the next tick makes the list of hosts that streams go by
 	for {
+		hello, events, ticks := m.hello, m.events, tick.C
+		if m.halted {
+			hello, events, ticks = nil, nil, nil
+		}
 		select {
 		case <-m.ctx.Done():
 			m.saveOthers()
 			return
 		case f := <-m.do_:
 			f()
-		case d := <-m.hello:
+		case d := <-hello:
 			m.handshakes(d)
-		case e := <-m.events:
+		case e := <-events:
 			m.event(e)
-		case <-tick.C:
+		case <-ticks:
 			for range len(m.events) { // answers that are here already must not count as missing
 				m.event(<-m.events)
 			}
@@ -144,7 +148,7 @@ func (m *Mesh) act(now time.Time, h *host, out link.Out) {
 		m.releaseSessions(func(s *session) bool { return s.local == i })
 	}
 	for _, a := range out.Hellos {
-		if m.greetings < 1 {
+		if m.greetings < 1 || m.isFrozen() {
 			h.link.Postpone()
 			break
 		}
@@ -311,7 +315,7 @@ func (m *Mesh) event(e event) {
 		}
 		m.sendState(out)
 		m.changed(e.at, changes)
-		if m.cfg.Tables.Pending() { // a lost history of ours came to light: everything is put again above it
+		if m.cfg.Tables.Pending() && !m.isFrozen() { // a lost history of ours came to light: everything is put again above it
 			if err := m.commit(nil); err != nil {
 				m.log.Error("own state not published", "err", err)
 			}

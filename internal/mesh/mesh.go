@@ -109,6 +109,10 @@ type Mesh struct {
 	// atEndpoint names the hosts with a direct path by its endpoint.
 	atEndpoint atomic.Pointer[map[netip.AddrPort]ident.HostID]
 
+	turn   sync.Mutex                    // held by the reader while it reads and handles a batch, and while it is halted
+	held   atomic.Bool                   // turn is held because the reader is halted
+	frozen atomic.Pointer[chan struct{}] // closed when own tables may be written again; nil: they may
+
 	do_     chan func()
 	hello   chan datagram
 	events  chan event
@@ -150,6 +154,7 @@ type loopState struct {
 	greetings float64   // handshakes that may be begun now
 	lastTick  time.Time
 	probes    map[uint64]probe // of `weft ping`, by id
+	halted    bool             // nothing but do_ is served
 }
 
 // refusal is a member's "no" to this host.
@@ -210,6 +215,7 @@ func (m *Mesh) Start() error {
 func (m *Mesh) Close() error {
 	m.cancel()
 	err := m.cfg.Conn.Close()
+	m.letRead() // a halted reader ends, too
 	_ = m.cfg.Listener.Close()
 	m.streams.Close()
 	if m.members != nil {
@@ -261,13 +267,21 @@ func (m *Mesh) Reachable() []ident.HostID {
 	return out
 }
 
-// Publish puts and deletes own entries of a scope: on disk first, then spread. It must not be called from the loop.
+// Publish puts and deletes own entries of a scope: on disk first, then spread. It waits while a hand-over is under way. It
+// must not be called from the loop.
 func (m *Mesh) Publish(scope uint32, puts map[string][]byte, dels []string) error {
-	var err error
-	if e := m.do(func() { err = m.publish(state.Scope(scope), puts, dels) }); e != nil {
-		return e
+	for {
+		var err error
+		if e := m.do(func() { err = m.publish(state.Scope(scope), puts, dels) }); e != nil {
+			return e
+		}
+		if !errors.Is(err, ErrHandingOver) {
+			return err
+		}
+		if err := m.thawed(); err != nil {
+			return err
+		}
 	}
-	return err
 }
 
 // View runs f with the tables; f must not keep them and must be quick. It must not be called from the loop.

@@ -72,6 +72,10 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 }
 func (l *logBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
+func logTo(l *logBuffer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
 type loopback struct{}
 
 func (loopback) Endpoints() []netip.Addr { return []netip.Addr{netip.MustParseAddr("127.0.0.1")} }
@@ -142,7 +146,7 @@ func startNode(t *testing.T, o options) *node {
 	m, err := New(Config{
 		Keys: n.keys, Cluster: o.token.Cluster, Token: o.token.Secret, Founder: o.founder, Name: o.name, Build: "test", Port: uint16(n.port),
 		Seeds: o.seeds, Conn: conn, Listener: ln, Underlay: loopback{}, Tables: tables, Persist: n.disk, Datapath: noFrames{},
-		Log:     slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log:     logTo(n.log),
 		Handle:  func(_ ident.HostID, kind byte, _ []byte) { n.mu.Lock(); n.control[kind]++; n.mu.Unlock() },
 		Changed: func([]state.Change) {}, HostChanged: func(ident.HostID) {},
 		Rejected: func(err error) { n.mu.Lock(); n.rejected = err; n.mu.Unlock() },

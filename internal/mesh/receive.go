@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"os"
 	"slices"
 	"time"
 
@@ -43,21 +44,30 @@ func (m *Mesh) read() {
 		ms[i].Buf = make([]byte, readSize)
 	}
 	r := &reader{m: m, w: m.cfg.Conn.NewWriter(readBatch), out: make([]udp.Message, 0, readBatch)}
-	for {
-		n, err := m.cfg.Conn.ReadBatch(ms)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			m.drops.add(dropRead)
-			continue
-		}
-		for i := range ms[:n] {
-			r.packets(&ms[i])
-		}
-		m.cfg.Datapath.Flush()
-		r.flush()
+	for r.turn(ms) {
 	}
+}
+
+// turn reads a batch and handles it; false at the end.
+func (r *reader) turn(ms []udp.Message) bool {
+	r.m.turn.Lock()
+	defer r.m.turn.Unlock()
+	n, err := r.m.cfg.Conn.ReadBatch(ms)
+	switch {
+	case errors.Is(err, net.ErrClosed):
+		return false
+	case errors.Is(err, os.ErrDeadlineExceeded): // halted: the next turn comes after it
+		return true
+	case err != nil:
+		r.m.drops.add(dropRead)
+		return true
+	}
+	for i := range ms[:n] {
+		r.packets(&ms[i])
+	}
+	r.m.cfg.Datapath.Flush()
+	r.flush()
+	return true
 }
 
 // send queues a packet of this batch. pkt stays in use until flush.

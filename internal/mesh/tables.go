@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -35,7 +36,10 @@ func (m *Mesh) publish(scope state.Scope, puts map[string][]byte, dels []string)
 }
 
 func (m *Mesh) commit(changes []state.Change) error {
-	blocks, err := m.cfg.Tables.Commit(m.cfg.Persist.SaveOwn)
+	blocks, err := m.cfg.Tables.Commit(m.saveOwn)
+	if errors.Is(err, ErrHandingOver) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("own state not on disk, so not published: %w", err)
 	}
@@ -49,7 +53,7 @@ func (m *Mesh) commit(changes []state.Change) error {
 }
 
 func (m *Mesh) saveOthers() {
-	if !m.dirty {
+	if !m.dirty || m.isFrozen() {
 		return
 	}
 	if err := m.cfg.Persist.SaveOthers(m.cfg.Tables.ExportOthers()); err != nil {
@@ -254,6 +258,9 @@ func (m *Mesh) Allowed(id ident.HostID) bool {
 
 // publishSelf writes the own host record when it changed.
 func (m *Mesh) publishSelf(now time.Time, first bool) error {
+	if m.isFrozen() {
+		return nil // a second later, by whoever runs then
+	}
 	rec := hostRecord{Name: m.cfg.Name, Card: m.cfg.Keys.Card().Bytes(), Build: m.cfg.Build, Left: m.quitting}
 	add := func(ap netip.AddrPort) {
 		if ap.IsValid() && !slices.Contains(rec.Endpoints, ap) && len(rec.Endpoints) < maxEndpoints {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 )
 
 // Messages that systemd knows.
@@ -12,6 +13,9 @@ const (
 	Ready    = "READY=1"
 	Stopping = "STOPPING=1"
 )
+
+// MainPID returns the message by which a process makes another one the service's: systemd takes it from the one that is.
+func MainPID(pid int) string { return "MAINPID=" + strconv.Itoa(pid) }
 
 // Status returns the message that shows a line in systemctl status.
 func Status(line string) string { return "STATUS=" + line }

@@ -4,6 +4,7 @@
 package seal
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"errors"
@@ -75,6 +76,8 @@ type Sealer struct {
 	key   uint64 // ... or the key id (group)
 	max   uint64
 	next  atomic.Uint64
+	half                // for a hand-over
+	held  atomic.Uint64 // the last counter given out, while frozen
 }
 
 // NewLinkSealer makes the sending half of a session; index is the receiver's. budget 0 means DefaultBudget.
@@ -95,11 +98,16 @@ func newSealer(s Suite, key []byte, index uint32, keyID, budget uint64) (*Sealer
 	if budget == 0 {
 		budget = DefaultBudget
 	}
-	return &Sealer{aead: a, index: index, key: keyID, max: budget}, nil
+	return &Sealer{aead: a, index: index, key: keyID, max: budget, half: half{s, bytes.Clone(key)}}, nil
 }
 
 // Used returns how many packets were sealed.
-func (s *Sealer) Used() uint64 { return s.next.Load() }
+func (s *Sealer) Used() uint64 {
+	if n := s.next.Load(); n < frozen {
+		return n
+	}
+	return s.held.Load()
+}
 
 // Budget returns how many packets may be sealed.
 func (s *Sealer) Budget() uint64 { return s.max }
@@ -166,6 +174,7 @@ func (s *Sealer) PutEnvelope(buf []byte, src, dst [16]byte, hops byte) error {
 type Opener struct {
 	aead   cipher.AEAD
 	window Window
+	half   // for a hand-over
 }
 
 // NewOpener makes the receiving half for a key.
@@ -174,7 +183,7 @@ func NewOpener(s Suite, key []byte) (*Opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Opener{aead: a}, nil
+	return &Opener{aead: a, half: half{s, bytes.Clone(key)}}, nil
 }
 
 // OpenLink opens a link packet in place and returns its plaintext (kind + body), a part of pkt.

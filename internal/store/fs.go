@@ -54,10 +54,37 @@ func Open(path string) (*FS, error) {
 		return nil, fmt.Errorf("state directory %s: %w", path, err)
 	}
 	d := &FS{path: path, lock: lock}
-	if err := d.clean(); err != nil {
+	if err := d.Claim(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return d, nil
+}
+
+// Adopt opens the directory under the lock of another process, which handed it over (Lock) and goes on using the
+// directory until Claim is called. The FS owns lock.
+func Adopt(path string, lock *os.File) (*FS, error) {
+	there, err := os.Stat(filepath.Join(path, lockName))
+	if err == nil {
+		var info fs.FileInfo
+		if info, err = lock.Stat(); err == nil && !os.SameFile(there, info) {
+			err = errors.New("the lock handed over is of another directory")
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("state directory %s: take over: %w", path, err)
+	}
+	return &FS{path: path, lock: lock}, nil
+}
+
+// Claim makes this process the one that writes: it removes what an interrupted Save left, and names itself in the lock.
+func (d *FS) Claim() error {
+	return errors.Join(sign(d.lock), d.clean())
+}
+
+// Lock returns the open lock, for Adopt in another process; nil on systems that don't hand over. It stays the FS's.
+func (d *FS) Lock() *os.File {
+	f, _ := d.lock.(*os.File)
+	return f
 }
 
 // clean removes files that a Save did not finish.

@@ -34,14 +34,22 @@ func lockDir(path string) (io.Closer, error) {
 		}
 		return nil, fmt.Errorf("in use by another weft, pid %s: stop it, or choose another --state-dir", pid)
 	}
-	// The pid is for the message above only; a stale one does no harm.
+	return f, nil
+}
+
+// sign writes our pid into a lock, for the message above only; a stale one does no harm.
+func sign(lock io.Closer) error {
+	f, ok := lock.(*os.File)
+	if !ok {
+		return nil
+	}
 	if err := f.Truncate(0); err != nil {
-		return nil, errors.Join(err, f.Close())
+		return err
 	}
 	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil && !errors.Is(err, unix.ENOSPC) {
-		return nil, errors.Join(err, f.Close())
+		return err
 	}
-	return f, nil
+	return nil
 }
 
 // openNoFollow opens a file to read; a symbolic link is an error, and a pipe does not block.

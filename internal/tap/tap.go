@@ -25,6 +25,10 @@ type Device interface {
 	Write(bufs [][]byte) (n int, err error)
 	// Refused counts the frames that Write skipped.
 	Refused() uint64
-	// Close removes the interface and ends a blocked Read; a second Close does nothing.
+	// Halt ends a blocked Read, and each one to come until Resume, with an error that Is os.ErrDeadlineExceeded: frames
+	// wait in the kernel, 1000 of them. Writing goes on.
+	Halt()
+	Resume()
+	// Close ends a blocked Read and removes the interface, unless another process has taken it over; a second Close does nothing.
 	Close() error
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,17 +51,76 @@ func Open(name string) (Device, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("make TAP %s: %w", name, err)
 	}
+	d, err := take(name, fd)
+	if err != nil {
+		return nil, fmt.Errorf("make TAP %s: %w", name, err)
+	}
+	return d, nil
+}
+
+// take makes a Device of a descriptor that has its interface; it owns the descriptor.
+func take(name string, fd int) (*device, error) {
 	setOffloads(fd)
 	// The descriptor is non-blocking already: os.NewFile puts it into Go's poller. It must
 	// happen after TUNSETIFF, before that the descriptor polls as broken.
 	d := &device{name: name, file: os.NewFile(uintptr(fd), clone)}
+	var err error
 	if d.raw, err = d.file.SyscallConn(); err != nil {
-		_ = d.file.Close()
-		return nil, fmt.Errorf("make TAP %s: %w", name, err)
+		return nil, errors.Join(err, d.file.Close())
 	}
 	d.rd.ready = d.readReady
 	return d, nil
 }
+
+// Adopt takes over the TAP interface of another process, which handed it over by File. The file is the caller's to close.
+func Adopt(name string, f *os.File) (Device, error) {
+	fail := func(err error) (Device, error) { return nil, fmt.Errorf("take over TAP %s: %w", name, err) }
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return fail(err)
+	}
+	fd := -1
+	cerr := raw.Control(func(given uintptr) {
+		var req *unix.Ifreq
+		if req, err = unix.NewIfreq(name); err != nil {
+			return
+		}
+		if err = unix.IoctlIfreq(int(given), unix.TUNGETIFF, req); err != nil {
+			return
+		}
+		if req.Name() != name || req.Uint16()&(unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR) != unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR {
+			err = fmt.Errorf("it is interface %s of another kind", req.Name())
+			return
+		}
+		if fd, err = unix.FcntlInt(given, unix.F_DUPFD_CLOEXEC, 3); err == nil {
+			err = unix.SetNonblock(fd, true)
+		}
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+		return fail(err)
+	}
+	d, err := take(name, fd)
+	if err != nil {
+		return fail(err)
+	}
+	return d, nil
+}
+
+// File returns the descriptor of an interface, for Adopt in another process. It stays the Device's.
+func File(d Device) (*os.File, error) {
+	own, ok := d.(*device)
+	if !ok {
+		return nil, errors.New("not a TAP of the kernel's")
+	}
+	return own.file, nil
+}
+
+func (d *device) Halt() { _ = d.file.SetReadDeadline(time.Unix(1, 0)) } // closed: nobody reads
+
+func (d *device) Resume() { _ = d.file.SetReadDeadline(time.Time{}) }
 
 func (d *device) Name() string { return d.name }
 

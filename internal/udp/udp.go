@@ -57,6 +57,10 @@ type Conn interface {
 	// Multicast says by which interface datagrams to groups leave, 0 leaving it to the routes, and with which TTL or hop
 	// limit, 1 when 0.
 	Multicast(ifindex, ttl int) error
+	// Halt ends a blocked ReadBatch, and each one to come until Resume, with an error that Is os.ErrDeadlineExceeded:
+	// datagrams wait in the socket. Writing goes on.
+	Halt()
+	Resume()
 	// LocalAddr is the address the socket is bound to: [::]:port, or 0.0.0.0:port on a host without IPv6.
 	LocalAddr() netip.AddrPort
 	// Stats returns counters since Listen.

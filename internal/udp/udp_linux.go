@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,13 +42,60 @@ func listen(network, address string, o Options) (Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("udp %s: %w", address, err)
 	}
-	c.u = pc.(*net.UDPConn)
-	if c.raw, err = c.u.SyscallConn(); err != nil {
-		return nil, errors.Join(fmt.Errorf("udp %s: %w", address, err), c.u.Close())
+	if err := c.take(pc.(*net.UDPConn)); err != nil {
+		return nil, errors.Join(fmt.Errorf("udp %s: %w", address, err), pc.Close())
 	}
-	c.writers.New = func() any { return newBatch(c, MaxBatch) }
 	return c, nil
 }
+
+func (c *conn) take(u *net.UDPConn) (err error) {
+	c.u = u
+	c.writers.New = func() any { return newBatch(c, MaxBatch) }
+	c.raw, err = u.SyscallConn()
+	return err
+}
+
+// Adopt takes over a socket that another process of this program made by Listen and handed over. The file is the
+// caller's to close.
+func Adopt(f *os.File, o Options) (Conn, error) {
+	pc, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("udp: take over a socket: %w", err)
+	}
+	c := &conn{}
+	u, ok := pc.(*net.UDPConn)
+	if !ok {
+		return nil, errors.Join(errors.New("udp: take over a socket: not of UDP"), pc.Close())
+	}
+	err = c.take(u)
+	if err == nil {
+		cerr := c.raw.Control(func(fd uintptr) {
+			var family int
+			if family, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil {
+				c.v6 = family == unix.AF_INET6
+				err = c.tune(int(fd), o)
+			}
+		})
+		err = errors.Join(err, cerr)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("udp: take over a socket: %w", err), u.Close())
+	}
+	return c, nil
+}
+
+// File returns another descriptor of a socket, for Adopt in another process.
+func File(c Conn) (*os.File, error) {
+	own, ok := c.(*conn)
+	if !ok {
+		return nil, errors.New("udp: not a socket of the system's")
+	}
+	return own.u.File()
+}
+
+func (c *conn) Halt() { _ = c.u.SetReadDeadline(time.Unix(1, 0)) } // closed: nobody reads
+
+func (c *conn) Resume() { _ = c.u.SetReadDeadline(time.Time{}) }
 
 // setup sets the options that must be there before bind, and the optional ones that may fail.
 func (c *conn) setup(fd int, o Options) error {
@@ -63,6 +112,11 @@ func (c *conn) setup(fd int, o Options) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT); err != nil {
 		return fmt.Errorf("path MTU discovery off: %w", err)
 	}
+	return c.tune(fd, o)
+}
+
+// tune sets what may be set at any time.
+func (c *conn) tune(fd int, o Options) error {
 	size := o.Buffer
 	if size == 0 {
 		size = DefaultBuffer
@@ -187,6 +241,9 @@ func (c *conn) membership(group netip.Addr, ifindex, opt4, opt6 int) error {
 		}
 		err = unix.SetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IPV6, opt6, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(ifindex)})
 	})
+	if joins := opt4 == unix.IP_ADD_MEMBERSHIP; joins && errors.Is(err, unix.EADDRINUSE) {
+		err = nil // joined already, perhaps by the process that handed the socket over
+	}
 	if err = errors.Join(cerr, err); err != nil {
 		return fmt.Errorf("udp: group %v on interface %d: %w", group, ifindex, err)
 	}

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -125,6 +127,16 @@ func (c *conn) Multicast(ifindex, ttl int) error {
 	}
 	return nil
 }
+
+// Adopt is for Linux.
+func Adopt(*os.File, Options) (Conn, error) { return nil, errors.ErrUnsupported }
+
+// File is for Linux.
+func File(Conn) (*os.File, error) { return nil, errors.ErrUnsupported }
+
+func (c *conn) Halt() { _ = c.u.SetReadDeadline(time.Unix(1, 0)) } // closed: nobody reads
+
+func (c *conn) Resume() { _ = c.u.SetReadDeadline(time.Time{}) }
 
 func (c *conn) LocalAddr() netip.AddrPort {
 	return c.u.LocalAddr().(*net.UDPAddr).AddrPort()

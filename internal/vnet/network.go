@@ -143,6 +143,11 @@ func (v *VNet) openTAP(n *network, name string) error {
 	if n.uplink, err = v.index(name); err != nil {
 		return err
 	}
+	if slices.Contains(v.cfg.Keep, n.spec.VNI) { // the TAP may be one that was handed over
+		if err := v.recallUplink(n); err != nil {
+			return err
+		}
+	}
 	return v.nl.SetMTU(n.uplink, n.spec.MTU)
 }
 

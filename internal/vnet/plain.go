@@ -61,6 +61,11 @@ func (v *VNet) openTunnel(n *network) error {
 	for _, g := range groups {
 		n.tunnel.groups[g] = true
 	}
+	return v.recallUplink(n)
+}
+
+// recallUplink reads what an earlier run has told the bridge for the uplink.
+func (v *VNet) recallUplink(n *network) error {
 	macs, err := v.nl.FDB(n.bridge)
 	if err != nil {
 		return err

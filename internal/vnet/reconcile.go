@@ -102,6 +102,9 @@ func (v *VNet) Reconcile(ctx context.Context) (Report, error) {
 		}
 	}
 	keep := map[string]bool{}
+	for _, vni := range v.cfg.Keep {
+		keep[BridgeName(vni)], keep[UplinkName(vni)], keep[VXLANName(vni)] = true, true, true
+	}
 	for _, rec := range records {
 		port, present := byName[rec.Port]
 		a := &attachment{Attachment: rec, port: port.Index}

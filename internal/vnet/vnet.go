@@ -132,8 +132,11 @@ type Config struct {
 	Netns   netns.System
 	OpenTAP func(name string) (tap.Device, error) // called inside Host; nil: tap.Open
 	Guard   Guard                                 // nil: none
-	Store   Store
-	Log     *slog.Logger
+	// Keep are the networks that another daemon hands over with what they have: Reconcile leaves their bridges and
+	// uplinks, and OpenTAP may return a TAP that is there.
+	Keep  []uint32
+	Store Store
+	Log   *slog.Logger
 	// OnMembers gets all memberships of a network, at first and after each change.
 	OnMembers func(vni uint32, m []Membership)
 	// OnGone gets an attachment that ended without Detach. It is removed already.
@@ -221,6 +224,16 @@ func (v *VNet) Down() error {
 	v.mu.Unlock()
 	v.wg.Wait()
 	return errors.Join(append(errs, v.nl.Close())...)
+}
+
+// Device returns the uplink of a sealed network that is up; nil when there is none.
+func (v *VNet) Device(vni uint32) tap.Device {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if n := v.networks[vni]; n != nil {
+		return n.dev
+	}
+	return nil
 }
 
 // Attachments lists what is attached, in no order.

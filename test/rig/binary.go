@@ -84,6 +84,32 @@ func (h *Host) Altered(file, from, to string) {
 	}
 }
 
+// versions are the binaries of Version, by version.
+var versions sync.Map
+
+// Version returns the path of a weft that calls itself by a version; one is built for each, once per test process.
+func Version(t testing.TB, version string) string {
+	t.Helper()
+	base := Binary(t)
+	once, _ := versions.LoadOrStore(version, sync.OnceValues(func() (string, error) {
+		dir := built
+		if dir == "" { // WEFT_BIN: beside it nothing is ours
+			var err error
+			if dir, err = os.MkdirTemp("", "weft-bin"); err != nil {
+				return "", err
+			}
+			built = dir
+		}
+		bin := filepath.Join(dir, "weft-"+version)
+		return bin, compile(bin, "-ldflags", "-X main.version="+version)
+	}))
+	bin, err := once.(func() (string, error))()
+	if err != nil {
+		t.Fatalf("a weft like %s of version %s: %v", base, version, err)
+	}
+	return bin
+}
+
 // built is the folder to remove when the tests are over; empty when nothing was built.
 var built string
 

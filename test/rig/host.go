@@ -32,6 +32,7 @@ type Host struct {
 	daemon  *Process
 	answers *Process // see Reached
 	last    []string // arguments of the last Up
+	extra   []string // of the environment
 }
 
 func (w *World) prepare(h *Host) {
@@ -58,8 +59,11 @@ func (h *Host) StateDir() string { return h.state }
 func (h *Host) env(extra ...string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "WEFT_") })
 	env = append(env, "WEFT_RUN_DIR="+h.run, "WEFT_STATE_DIR="+h.state)
-	return append(env, extra...)
+	return append(append(env, h.extra...), extra...)
 }
+
+// Setenv sets, for what is started from now on, variables in the form NAME=VALUE in place of those set before.
+func (h *Host) Setenv(vars ...string) { h.extra = vars }
 
 // Launch starts `weft up` with args and waits for nothing. The name is the host's, and the token the World's
 // for those who name a host to join, unless args say otherwise.
@@ -171,6 +175,39 @@ func (h *Host) Restart() {
 		}
 	}
 	h.Up(h.last...)
+}
+
+// Runs makes this host run another binary from its next start on.
+func (h *Host) Runs(bin string) { h.bin = bin }
+
+// Upgrade runs weft up of another binary over the daemon that runs, as last time, and waits until the new daemon answers
+// and the old one has ended well.
+func (h *Host) Upgrade(bin string, args ...string) {
+	h.w.T.Helper()
+	old := h.daemon
+	h.bin = bin
+	last := h.last
+	p := h.Launch(append(slices.Clone(last), args...)...)
+	h.last = last
+	h.AwaitRun(p, 20*time.Second)
+	if code := old.Wait(10 * time.Second); code != 0 {
+		h.w.T.Errorf("%s: the daemon before ended with code %d\n%s", h.Name, code, old.tail(10))
+	}
+}
+
+// AwaitRun waits until a daemon answers at the host's socket.
+func (h *Host) AwaitRun(p *Process, d time.Duration) {
+	h.w.T.Helper()
+	Eventually(h.w.T, d, func() error {
+		if !p.Running() {
+			return fmt.Errorf("%w: %s ended with code %d\n%s", ErrHopeless, p, p.wait(), p.tail(10))
+		}
+		s, err := h.Status()
+		if err == nil && s.PID != p.PID() {
+			err = fmt.Errorf("%s answers, not %s\n%s", s.Version, p, p.tail(5))
+		}
+		return err
+	})
 }
 
 // Result is how a command ended.

@@ -70,6 +70,15 @@ type (
 	}
 )
 
+// Status asks the host's socket.
+func (h *Host) Status() (client.Status, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c := client.Dial(client.SocketPath(h.run))
+	defer c.Close()
+	return c.Status(ctx)
+}
+
 // Hosts is `weft hosts --json`.
 func (h *Host) Hosts() ([]HostStatus, error) {
 	var v struct{ Hosts []HostStatus }

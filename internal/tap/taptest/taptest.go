@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -22,6 +23,10 @@ type Device struct {
 	done    chan struct{}
 	once    sync.Once
 	refused atomic.Uint64
+
+	mu     sync.Mutex // guards all below
+	halts  bool
+	halted chan struct{} // closed while halted
 }
 
 var _ tap.Device = (*Device)(nil)
@@ -51,9 +56,22 @@ func (d *Device) Read(space []byte, frames [][]byte) (int, error) {
 		size := copy(space, frame)
 		frames[n], space = space[:size:size], space[size:]
 	}
+	halted := d.halt()
+	select {
+	case <-d.done:
+		return 0, fmt.Errorf("read TAP %s: %w", d.name, net.ErrClosed)
+	default:
+	}
+	select {
+	case <-halted:
+		return 0, fmt.Errorf("read TAP %s: %w", d.name, os.ErrDeadlineExceeded)
+	default:
+	}
 	select {
 	case frame := <-d.in:
 		put(0, frame)
+	case <-halted:
+		return 0, fmt.Errorf("read TAP %s: %w", d.name, os.ErrDeadlineExceeded)
 	case <-d.done:
 		return 0, fmt.Errorf("read TAP %s: %w", d.name, net.ErrClosed)
 	}
@@ -88,6 +106,38 @@ func (d *Device) Write(bufs [][]byte) (int, error) {
 		}
 	}
 	return n, nil
+}
+
+// Halt behaves as tap.Device says.
+func (d *Device) Halt() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.halted == nil {
+		d.halted = make(chan struct{})
+	}
+	if !d.halts {
+		close(d.halted)
+	}
+	d.halts = true
+}
+
+// Resume behaves as tap.Device says.
+func (d *Device) Resume() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.halts {
+		d.halted = make(chan struct{})
+	}
+	d.halts = false
+}
+
+func (d *Device) halt() chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.halted == nil {
+		d.halted = make(chan struct{})
+	}
+	return d.halted
 }
 
 // Refused counts the frames that did not fit.

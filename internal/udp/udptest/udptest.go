@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -70,6 +71,7 @@ type conn struct {
 	queue chan datagram
 	done  chan struct{}
 	once  sync.Once
+	halt  halt
 
 	rx, rxBytes, rxDrops, truncated, tx, txBytes atomic.Uint64
 }
@@ -85,9 +87,17 @@ func (c *conn) ReadBatch(ms []udp.Message) (int, error) {
 		return 0, net.ErrClosed
 	default:
 	}
+	halted := c.halt.now()
+	select {
+	case <-halted:
+		return 0, os.ErrDeadlineExceeded
+	default:
+	}
 	select {
 	case <-c.done:
 		return 0, net.ErrClosed
+	case <-halted:
+		return 0, os.ErrDeadlineExceeded
 	case d := <-c.queue:
 		c.fill(&ms[0], d)
 	}
@@ -172,6 +182,38 @@ func (c *conn) Leave(group netip.Addr, _ int) error {
 }
 
 func (c *conn) Multicast(int, int) error { return nil }
+
+func (c *conn) Halt() { c.halt.set(true) }
+
+func (c *conn) Resume() { c.halt.set(false) }
+
+// halt is a channel that is closed while reading is halted.
+type halt struct {
+	mu sync.Mutex
+	ch chan struct{}
+	on bool
+}
+
+func (h *halt) now() chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ch == nil {
+		h.ch = make(chan struct{})
+	}
+	return h.ch
+}
+
+func (h *halt) set(on bool) {
+	ch := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if on && !h.on {
+		close(ch)
+	} else if !on && h.on {
+		h.ch = make(chan struct{})
+	}
+	h.on = on
+}
 
 func (c *conn) LocalAddr() netip.AddrPort { return c.at }
 
