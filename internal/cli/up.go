@@ -50,6 +50,7 @@ func upFlags(f *pflag.FlagSet) {
 	f.Bool("force", false, "start although the range overlaps a route of this host")
 	f.String("mtu", "", "MTU of networks, 1280 to 9000 (default 1400)")
 	f.String("state-dir", "", "where this host's identity and state are kept (default "+defaultStateDir+")")
+	f.String("bench", "", "on or off: take part in weft bench net (default on)")
 	f.String("log-level", "", "debug, info, warn or error (default info)")
 	f.String("log-format", "", "logfmt or json (default logfmt)")
 	f.Bool("detach", false, "run in the background; log to RUN_DIR/weft.log")

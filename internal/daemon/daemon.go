@@ -19,6 +19,7 @@ import (
 
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/apiserver"
+	"github.com/weft-net/weft/internal/bench"
 	"github.com/weft-net/weft/internal/cast"
 	"github.com/weft-net/weft/internal/config"
 	"github.com/weft-net/weft/internal/ident"
@@ -36,6 +37,8 @@ import (
 type Options struct {
 	Version string
 	Log     *slog.Logger
+	// Agent are the arguments with which this program becomes a load agent (load.Serve).
+	Agent []string
 	// Founded gets the token of a new cluster, before the socket answers.
 	Founded func(token string)
 	// Ready is called once the socket answers.
@@ -63,6 +66,8 @@ type System struct {
 	ipam     *ipam.Service
 	guard    *guardian
 	underlay *underlay
+	endpoint *bench.Endpoint // of measurements
+	agent    []string        // see Options
 
 	probePlain func() error // why this kernel cannot have plain networks
 
@@ -103,7 +108,7 @@ func Run(ctx context.Context, cfg config.Up, o Options) (err error) {
 		return err
 	}
 	s := &System{
-		cfg: cfg, version: o.Version, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1), digested: make(chan struct{}), rejected: make(chan error, 1),
+		cfg: cfg, version: o.Version, agent: o.Agent, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1), digested: make(chan struct{}), rejected: make(chan error, 1),
 		defs: map[string]*definition{}, networks: map[uint32]*network{}, troubles: map[string]string{}, met: map[ident.HostID]*seal.Sealer{},
 	}
 	s.ctx, s.cancel = context.WithCancel(ctx)
@@ -243,6 +248,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 	if s.cast, err = s.newCast(keys.ID()); err != nil {
 		return err
 	}
+	s.endpoint = s.newEndpoint()
 	advertise, err := s.advertised()
 	if err != nil {
 		return err
@@ -251,7 +257,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 		Keys: keys, Cluster: s.id.Cluster, Token: s.id.Secret, Founder: s.id.Founder, Name: s.id.Name, Build: s.version,
 		Port: uint16(s.cfg.Port), Advertise: advertise, Seeds: s.id.Seeds,
 		Conn: s.conn, Listener: tcp, Underlay: s.underlay, Tables: tables, Persist: persister{s.dir}, Datapath: s.cast, Log: s.log,
-		Handle: s.control, Changed: s.onChanged, HostChanged: s.onHost,
+		Services: s.streamServices(), Handle: s.control, Changed: s.onChanged, HostChanged: s.onHost,
 		Rejected: s.reject,
 	})
 	if err != nil {
@@ -450,6 +456,7 @@ func (s *System) go_(f func()) {
 
 // down stops the daemon: bridges and attachments stay, unless clean.
 func (s *System) down(ctx context.Context, d api.Down) error {
+	s.endpoint.Close() // a measurement is nothing to wait for, and its attachment nothing to keep
 	if d.Leave {
 		for _, a := range s.vnet.Attachments() { // what is in use cannot be given back
 			if err := s.detach(a.Network, a.Name); err != nil {
@@ -502,6 +509,9 @@ func (s *System) clean() error {
 
 func (s *System) stop() {
 	s.cancel()
+	if s.endpoint != nil {
+		s.endpoint.Close() // while its address can still be given back
+	}
 	if s.mesh != nil {
 		_ = s.mesh.Close()
 	}
