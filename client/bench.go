@@ -3,9 +3,9 @@ package client
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -54,8 +54,8 @@ func (c *Client) BenchNet(ctx context.Context, r BenchRequest, progress func(Ben
 			progress(*e.Progress)
 		}
 	}
-	if err := errors.Join(ctx.Err(), lines.Err()); err != nil {
-		return Bench{}, fmt.Errorf("read the daemon's answer: %w", err)
+	if ctx.Err() != nil {
+		return Bench{}, ctx.Err()
 	}
-	return Bench{}, fmt.Errorf("the daemon at %s ended in the middle of the measurement", c.socket)
+	return Bench{}, fmt.Errorf("the daemon at %s ended in the middle of the measurement: %w", c.socket, cmp.Or(lines.Err(), io.ErrUnexpectedEOF))
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weft-net/weft/internal/api"
@@ -40,22 +42,31 @@ type Plan struct {
 
 // party is a host that takes part: the conductor's end of its session.
 type party struct {
-	peer   Peer
-	conn   net.Conn
-	lines  *load.Lines
-	opened opened
-	mute   error // it does not answer in the network
+	peer    Peer
+	conn    net.Conn
+	answers chan answer   // closed when the session has ended
+	parting atomic.Bool   // its end is no surprise
+	closed  chan struct{} // closed by close
+	opened  opened
+	mute    error // it does not answer in the network
 }
 
-// join opens a session.
-func join(ctx context.Context, p Peer, o open) (*party, error) {
+// join opens a session. lost is called when it ends unasked, which is seen at once, whatever is being waited for.
+func join(ctx context.Context, p Peer, o open, lost func(error)) (*party, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTime+plugTime)
 	defer cancel()
 	conn, err := p.Dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	t := &party{peer: p, conn: conn, lines: load.NewLines(conn)}
+	t := &party{peer: p, conn: conn, answers: make(chan answer), closed: make(chan struct{})}
+	t.parting.Store(true) // until it has joined, what ends is not missed
+	defer func() {
+		if t.parting.Load() {
+			t.close()
+		}
+	}()
+	go t.listen(lost)
 	a, err := t.ask(ctx, ask{Open: &o}, openTime+plugTime)
 	switch {
 	case err != nil:
@@ -63,10 +74,37 @@ func join(ctx context.Context, p Peer, o open) (*party, error) {
 		err = t.odd()
 	default:
 		t.opened = *a.Opened
+		t.parting.Store(false)
 		return t, nil
 	}
-	_ = conn.Close()
 	return nil, err
+}
+
+// listen reads answers until the session ends.
+func (t *party) listen(lost func(error)) {
+	defer close(t.answers)
+	for lines := load.NewLines(t.conn); ; {
+		var a answer
+		err := lines.Next(&a)
+		if err == nil {
+			select {
+			case t.answers <- a:
+				continue
+			case <-t.closed:
+				return
+			}
+		}
+		if !t.parting.Load() {
+			lost(t.left(err))
+		}
+		return
+	}
+}
+
+func (t *party) close() {
+	t.parting.Store(true)
+	close(t.closed)
+	_ = t.conn.Close()
 }
 
 func (t *party) addr() netip.Addr { return t.opened.Address.Addr() }
@@ -77,28 +115,39 @@ func (t *party) odd() error {
 
 // ask asks for one thing, which may take d.
 func (t *party) ask(ctx context.Context, q ask, d time.Duration) (answer, error) {
-	_ = t.conn.SetDeadline(time.Now().Add(d + writeTime))
-	defer context.AfterFunc(ctx, func() { _ = t.conn.SetDeadline(time.Unix(1, 0)) })()
-	var a answer
-	err := load.WriteLine(t.conn, q)
-	if err == nil {
-		err = t.lines.Next(&a)
+	_ = t.conn.SetWriteDeadline(time.Now().Add(writeTime))
+	if err := load.WriteLine(t.conn, q); err != nil {
+		return answer{}, t.left(err)
 	}
-	switch {
-	case ctx.Err() != nil:
-		return a, ctx.Err()
-	case err != nil:
-		return a, &gone{fmt.Errorf("host %s has left the measurement: %w", t.peer.Name, err)}
-	case a.Refused != nil:
-		return a, a.Refused.of(t.peer.Name)
+	timer := time.NewTimer(d + writeTime)
+	defer timer.Stop()
+	select {
+	case a, ok := <-t.answers:
+		switch {
+		case !ok:
+			return a, t.left(io.EOF)
+		case a.Refused != nil:
+			return a, a.Refused.of(t.peer.Name)
+		}
+		return a, nil
+	case <-timer.C:
+		return answer{}, &gone{fmt.Errorf("host %s does not answer", t.peer.Name)}
+	case <-ctx.Done():
+		return answer{}, context.Cause(ctx)
 	}
-	return a, nil
 }
 
 // gone says that a host no longer takes part: nothing more can be measured.
 type gone struct{ error }
 
 func (g *gone) Unwrap() error { return g.error }
+
+func (t *party) left(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+		return &gone{fmt.Errorf("host %s has left the measurement", t.peer.Name)}
+	}
+	return &gone{fmt.Errorf("host %s has left the measurement: %w", t.peer.Name, err)}
+}
 
 func (t *party) do(ctx context.Context, r load.Request) (load.Reply, error) {
 	a, err := t.ask(ctx, ask{Do: &r}, r.Takes())
@@ -115,6 +164,9 @@ func (t *party) do(ctx context.Context, r load.Request) (load.Reply, error) {
 func Run(ctx context.Context, p Plan) (api.Bench, error) {
 	r := &runner{plan: p, began: time.Now()}
 	defer r.close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.lost = cancel
 	if err := r.gather(ctx); err != nil {
 		return api.Bench{}, err
 	}
@@ -136,18 +188,29 @@ func Run(ctx context.Context, p Plan) (api.Bench, error) {
 			return api.Bench{}, err
 		}
 		row, err := r.measure(ctx, j)
-		var left *gone
 		switch {
-		case ctx.Err() != nil:
-			return api.Bench{}, ctx.Err()
-		case errors.As(err, &left):
-			return api.Bench{}, api.Errorf(api.CodeUnavailable, "%w", err)
+		case err != nil && over(ctx, err) != nil:
+			return api.Bench{}, over(ctx, err)
 		case err != nil:
 			row.Error = err.Error()
 		}
 		out.Bench = append(out.Bench, row)
 	}
+	r.part(ctx)
 	return out, nil
+}
+
+// part has all hosts take their attachments away and waits for it, so that what comes next finds none of them. Who does
+// not answer does so by itself.
+func (r *runner) part(ctx context.Context) {
+	ts := append([]*party{r.self}, r.others...)
+	for _, t := range ts {
+		t.parting.Store(true)
+	}
+	_ = all(ts, func(_ int, t *party) error {
+		_, err := t.ask(ctx, ask{Bye: &struct{}{}}, 0)
+		return err
+	})
 }
 
 // runner is a Plan under way.
@@ -158,12 +221,22 @@ type runner struct {
 	others  []*party
 	skipped []api.BenchSkip
 	run     uint32 // number of the last one
+	lost    func(error)
+}
+
+// over returns what ends the whole measurement: the end of ctx, or of a host's session. Nil: other tests may go well.
+func over(ctx context.Context, err error) error {
+	var left *gone
+	if errors.As(context.Cause(ctx), &left) || errors.As(err, &left) {
+		return api.Errorf(api.CodeUnavailable, "%w", left)
+	}
+	return ctx.Err()
 }
 
 func (r *runner) close() {
 	for _, t := range append([]*party{r.self}, r.others...) {
 		if t != nil {
-			_ = t.conn.Close()
+			t.close()
 		}
 	}
 }
@@ -183,19 +256,19 @@ func (r *runner) gather(ctx context.Context) error {
 	}
 	o := open{Network: r.plan.Network, Group: r.plan.Group}
 	var err error
-	if r.self, err = join(ctx, r.plan.Self, o); err != nil {
+	if r.self, err = join(ctx, r.plan.Self, o, r.lost); err != nil {
 		return err
 	}
 	parties, errs := make([]*party, len(r.plan.Peers)), make([]error, len(r.plan.Peers))
 	var wg sync.WaitGroup
 	for i, p := range r.plan.Peers {
-		wg.Go(func() { parties[i], errs[i] = join(ctx, p, o) })
+		wg.Go(func() { parties[i], errs[i] = join(ctx, p, o, r.lost) })
 	}
 	wg.Wait()
 	r.others = slices.DeleteFunc(parties, func(t *party) bool { return t == nil })
 	r.skipped = []api.BenchSkip{}
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return over(ctx, nil)
 	}
 	for i, err := range errs {
 		switch {
@@ -231,9 +304,8 @@ func (r *runner) reach(ctx context.Context) error {
 			if err == nil && did.Trips != nil && did.Trips.Answered > 0 {
 				break
 			}
-			var left *gone
-			if ctx.Err() != nil || errors.As(err, &left) {
-				return errors.Join(ctx.Err(), err)
+			if err := over(ctx, err); err != nil {
+				return err
 			}
 			if time.Now().After(limit) {
 				t.mute = fmt.Errorf("host %s does not answer in network %s (weft network show %s, weft links)", t.peer.Name, r.plan.Network, r.plan.Network)

@@ -13,6 +13,8 @@
 //	                                                    ←  {"did":{"sent":{...}}}
 //	{"usage":{}}                                        →
 //	                                                    ←  {"usage":{"daemon_ns":1,"machine_ns":2,"boot":"..."}}
+//	{"bye":{}}                                          →
+//	                                                    ←  {"closed":{}}, when all is taken away
 //
 // Any answer may be {"refused":{...}} instead.
 package bench
@@ -36,6 +38,8 @@ const (
 	plugTime = 20 * time.Second
 	// writeTime bounds the writing of one line.
 	writeTime = 10 * time.Second
+	// lateTime is how long one that is just ending is waited for before another is refused.
+	lateTime = 2 * time.Second
 	// sessionTime bounds a whole measurement: all tests of the longest duration with all hosts take less.
 	sessionTime = 3 * time.Hour
 )
@@ -77,6 +81,7 @@ type Endpoint struct {
 	closed bool
 	by     string // the host that conducts; empty: none
 	since  time.Time
+	free   chan struct{} // closed when that has ended
 }
 
 // NewEndpoint makes one. Close ends it.
@@ -96,26 +101,39 @@ func (e *Endpoint) Close() {
 }
 
 // begin takes the only place there is, and end gives it back.
-func (e *Endpoint) begin(by string, now time.Time) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	switch {
-	case e.host.Off:
-		return api.Errorf(api.CodeRefused, "it takes part in no measurement: bench is off in its settings")
-	case e.closed:
-		return api.Errorf(api.CodeUnavailable, "it is going down")
-	case e.by != "":
-		return api.Errorf(api.CodeConflict, "it takes part in the measurement that host %s began %v ago: one at a time", e.by, now.Sub(e.since).Round(time.Second)).
-			WithHint("try again when that has ended")
+func (e *Endpoint) begin(ctx context.Context, by string) error {
+	ctx, cancel := context.WithTimeout(ctx, lateTime)
+	defer cancel()
+	for {
+		e.mu.Lock()
+		busy, since, free := e.by, e.since, e.free
+		switch {
+		case e.host.Off:
+			e.mu.Unlock()
+			return api.Errorf(api.CodeRefused, "it takes part in no measurement: bench is off in its settings")
+		case e.closed:
+			e.mu.Unlock()
+			return api.Errorf(api.CodeUnavailable, "it is going down")
+		case busy == "":
+			e.by, e.since, e.free = by, time.Now(), make(chan struct{})
+			e.wg.Add(1)
+			e.mu.Unlock()
+			return nil
+		}
+		e.mu.Unlock()
+		select {
+		case <-free:
+		case <-ctx.Done():
+			return api.Errorf(api.CodeConflict, "it takes part in the measurement that host %s began %v ago: one at a time", busy, time.Since(since).Round(time.Second)).
+				WithHint("try again when that has ended")
+		}
 	}
-	e.by, e.since = by, now
-	e.wg.Add(1)
-	return nil
 }
 
 func (e *Endpoint) end() {
 	e.mu.Lock()
 	e.by = ""
+	close(e.free)
 	e.mu.Unlock()
 	e.wg.Done()
 }
@@ -141,8 +159,8 @@ func (e *Endpoint) Serve(by string, conn net.Conn) {
 		_ = tell(conn, answer{Refused: refusalOf(err)})
 		return
 	}
-	defer e.end()
-	defer s.plug.Close()
+	unplug := sync.OnceFunc(func() { s.plug.Close(); e.end() })
+	defer unplug()
 	asks := make(chan ask)
 	go func() { // apart, so that the end of the stream is seen while a request is under way
 		defer cancel()
@@ -165,6 +183,11 @@ func (e *Endpoint) Serve(by string, conn net.Conn) {
 		}
 		select {
 		case a := <-asks:
+			if a.Bye != nil {
+				unplug()
+				_ = tell(conn, answer{Closed: &struct{}{}})
+				return
+			}
 			var err error
 			if out, err = s.answer(ctx, a); err != nil {
 				out = answer{Refused: refusalOf(err)}
@@ -197,7 +220,7 @@ func (s *session) open(ctx context.Context, by string, first ask) error {
 	if err := first.Open.check(); err != nil {
 		return err
 	}
-	if err := s.e.begin(by, time.Now()); err != nil {
+	if err := s.e.begin(ctx, by); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, plugTime)

@@ -13,6 +13,7 @@ type ask struct {
 	Open  *open         `json:"open,omitempty"`
 	Do    *load.Request `json:"do,omitempty"`
 	Usage *struct{}     `json:"usage,omitempty"`
+	Bye   *struct{}     `json:"bye,omitempty"`
 }
 
 // open begins a session.
@@ -36,6 +37,7 @@ type answer struct {
 	Opened  *opened     `json:"opened,omitempty"`
 	Did     *load.Reply `json:"did,omitempty"`
 	Usage   *usage      `json:"usage,omitempty"`
+	Closed  *struct{}   `json:"closed,omitempty"`
 	Refused *refusal    `json:"refused,omitempty"`
 }
 
