@@ -131,7 +131,7 @@ func (t *party) ask(ctx context.Context, q ask, d time.Duration) (answer, error)
 		}
 		return a, nil
 	case <-timer.C:
-		return answer{}, &gone{fmt.Errorf("host %s does not answer", t.peer.Name)}
+		return answer{}, &gone{api.Errorf(api.CodeUnavailable, "host %s does not answer", t.peer.Name)}
 	case <-ctx.Done():
 		return answer{}, context.Cause(ctx)
 	}
@@ -144,9 +144,9 @@ func (g *gone) Unwrap() error { return g.error }
 
 func (t *party) left(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
-		return &gone{fmt.Errorf("host %s has left the measurement", t.peer.Name)}
+		return &gone{api.Errorf(api.CodeUnavailable, "host %s has left the measurement", t.peer.Name)}
 	}
-	return &gone{fmt.Errorf("host %s has left the measurement: %w", t.peer.Name, err)}
+	return &gone{api.Errorf(api.CodeUnavailable, "host %s has left the measurement: %w", t.peer.Name, err)}
 }
 
 func (t *party) do(ctx context.Context, r load.Request) (load.Reply, error) {
@@ -228,7 +228,7 @@ type runner struct {
 func over(ctx context.Context, err error) error {
 	var left *gone
 	if errors.As(context.Cause(ctx), &left) || errors.As(err, &left) {
-		return api.Errorf(api.CodeUnavailable, "%w", left)
+		return left
 	}
 	return ctx.Err()
 }
