@@ -59,6 +59,10 @@ func (s *Server) benchNet(ctx context.Context, w http.ResponseWriter, r api.Benc
 	})
 	if err == nil {
 		out.Bench, out.Hosts, out.Skipped = list(out.Bench), list(out.Hosts), list(out.Skipped)
+		for i := range out.Bench {
+			b := &out.Bench[i]
+			b.To, b.Receivers, b.CPU = list(b.To), list(b.Receivers), list(b.CPU)
+		}
 		_ = tell(api.BenchEvent{Result: &out}) // the caller has gone when this fails
 		return
 	}
