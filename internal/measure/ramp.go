@@ -5,10 +5,10 @@ import "math"
 const (
 	// LowestRate is in datagrams per second; a system that loses some of these has failed.
 	LowestRate = 100
-	// whole is the share of what was sent that every receiver must have for a rate to pass.
-	whole = 0.999
-	// offered is the share of a rate that the sender must have kept: below that it is the sender who was measured.
-	offered = 0.97
+	// Whole is the share of what was sent that every receiver must have for a rate to pass.
+	Whole = 0.999
+	// Offered is the share of a rate that the sender must have kept: below that it is the sender who was measured.
+	Offered = 0.97
 )
 
 // Verdict is what one step of a ramp showed.
@@ -28,11 +28,11 @@ func Judge(want, kept, sent float64, got []float64) Verdict {
 		return Lost
 	}
 	for _, g := range got {
-		if g < whole*sent {
+		if g < Whole*sent {
 			return Lost
 		}
 	}
-	if kept < offered*want {
+	if kept < Offered*want {
 		return Starved
 	}
 	return Passed
