@@ -204,6 +204,7 @@ func TestHealthReadyMetricsOpenAPI(t *testing.T) {
 		"/healthz":      `{"done":true}`,
 		"/readyz":       `{"done":true}`,
 		"/metrics":      `weft_link_bytes_out_total{host="two",path="direct"} 12`,
+		"/metrics?":     "\ngo_gc_heap_live_bytes ",
 		"/openapi.json": `"/v1/attachments/{network}/{name}"`,
 	} {
 		if w := do(t, h, http.MethodGet, path, "", ""); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), want) {
