@@ -67,7 +67,7 @@ func (f Flow) Send(ctx context.Context) (Sent, error) {
 	if err != nil {
 		return Sent{}, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	s, err := f.pace(ctx, c)
 	if err != nil {
 		return s, fmt.Errorf("send to %s: %w", f.To, err)

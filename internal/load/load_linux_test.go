@@ -108,7 +108,8 @@ func TestRequestBounds(t *testing.T) {
 	to, group := netip.MustParseAddr("10.32.0.7"), netip.MustParseAddr("239.1.2.3")
 	good := []Request{
 		{Op: OpOpen, Interface: "weft0"},
-		{Op: OpJoin}, {Op: OpJoin, Group: group},
+		{Op: OpJoin},
+		{Op: OpJoin, Group: group},
 		{Op: OpPing, To: to, Count: 6000, IntervalMS: 10},
 		{Op: OpTCP, To: to, DurationMS: 60000},
 		{Op: OpSend, To: to, DurationMS: 1, Rate: 1e6, PayloadBytes: 12},
@@ -121,14 +122,25 @@ func TestRequestBounds(t *testing.T) {
 		}
 	}
 	bad := []Request{
-		{}, {Op: "rm"},
-		{Op: OpJoin, Group: to}, {Op: OpJoin, Group: netip.MustParseAddr("ff15::1")},
-		{Op: OpPing, To: group, Count: 1, IntervalMS: 1}, {Op: OpPing, To: to, Count: 6001, IntervalMS: 10}, {Op: OpPing, Count: 1, IntervalMS: 1},
-		{Op: OpPing, To: to, Count: 1}, {Op: OpPing, To: to, Count: -1, IntervalMS: -1},
-		{Op: OpTCP, To: to}, {Op: OpTCP, To: to, DurationMS: 60001}, {Op: OpTCP, To: group, DurationMS: 1}, {Op: OpTCP, To: to, DurationMS: 1, MaxMbit: -1},
-		{Op: OpSend, To: to, DurationMS: 1, Rate: 1e6 + 1, PayloadBytes: 12}, {Op: OpSend, To: to, DurationMS: 1, PayloadBytes: 12},
-		{Op: OpSend, To: to, DurationMS: 1, Rate: 1, PayloadBytes: 11}, {Op: OpSend, To: to, DurationMS: 1, Rate: 1, PayloadBytes: 65508},
-		{Op: OpSend, To: netip.IPv4Unspecified(), DurationMS: 1, Rate: 1, PayloadBytes: 12}, {Op: OpSend, To: netip.IPv6Loopback(), DurationMS: 1, Rate: 1, PayloadBytes: 12},
+		{},
+		{Op: "rm"},
+		{Op: OpJoin, Group: to},
+		{Op: OpJoin, Group: netip.MustParseAddr("ff15::1")},
+		{Op: OpPing, To: group, Count: 1, IntervalMS: 1},
+		{Op: OpPing, To: to, Count: 6001, IntervalMS: 10},
+		{Op: OpPing, Count: 1, IntervalMS: 1},
+		{Op: OpPing, To: to, Count: 1},
+		{Op: OpPing, To: to, Count: -1, IntervalMS: -1},
+		{Op: OpTCP, To: to},
+		{Op: OpTCP, To: to, DurationMS: 60001},
+		{Op: OpTCP, To: group, DurationMS: 1},
+		{Op: OpTCP, To: to, DurationMS: 1, MaxMbit: -1},
+		{Op: OpSend, To: to, DurationMS: 1, Rate: 1e6 + 1, PayloadBytes: 12},
+		{Op: OpSend, To: to, DurationMS: 1, PayloadBytes: 12},
+		{Op: OpSend, To: to, DurationMS: 1, Rate: 1, PayloadBytes: 11},
+		{Op: OpSend, To: to, DurationMS: 1, Rate: 1, PayloadBytes: 65508},
+		{Op: OpSend, To: netip.IPv4Unspecified(), DurationMS: 1, Rate: 1, PayloadBytes: 12},
+		{Op: OpSend, To: netip.IPv6Loopback(), DurationMS: 1, Rate: 1, PayloadBytes: 12},
 		{Op: OpCount, Port: 22},
 	}
 	for _, r := range bad {

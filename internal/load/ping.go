@@ -91,7 +91,7 @@ func (p Pings) Send(ctx context.Context) (Trips, error) {
 	if err != nil {
 		return Trips{}, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	var (
 		mu   sync.Mutex // guards sent and rtts
 		sent = make([]time.Time, p.Count)

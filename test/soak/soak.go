@@ -56,7 +56,9 @@ func grow(s []Sample, figure func(Sample) float64) Growth {
 func (h Host) RSS() Growth { return grow(h.Samples, func(s Sample) float64 { return float64(s.RSS) }) }
 
 // Heap is the growth of a host's heap.
-func (h Host) Heap() Growth { return grow(h.Samples, func(s Sample) float64 { return float64(s.Heap) }) }
+func (h Host) Heap() Growth {
+	return grow(h.Samples, func(s Sample) float64 { return float64(s.Heap) })
+}
 
 // All is all hosts as one: the sums of samples taken in the same round.
 func All(hosts []Host) Host {
@@ -132,4 +134,6 @@ func Table(w io.Writer, hosts []Host) error {
 func span(a, b uint64) string { return fmt.Sprintf("%.1f → %.1f", float64(a)/1e6, float64(b)/1e6) }
 
 // String shows percent.
-func (g Growth) String() string { return fmt.Sprintf("%+.2f %% (± %.2f)", 100*g.Share, 100*g.Deviation) }
+func (g Growth) String() string {
+	return fmt.Sprintf("%+.2f %% (± %.2f)", 100*g.Share, 100*g.Deviation)
+}

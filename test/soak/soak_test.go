@@ -31,9 +31,17 @@ func TestJudge(t *testing.T) {
 		"leaks from half":   {hostOf(31, func(m float64) float64 { return 30*mb + max(m-15, 0)*mb/60 }), "heap"},
 		"nothing to go by":  {hostOf(3, func(float64) float64 { return mb }), "3 samples"},
 		"keeps descriptors": {func() Host { h := hostOf(9, func(float64) float64 { return mb }); h.Samples[8].Descriptors++; return h }(), "20 descriptors at the start and 21 at the end"},
-		"keeps goroutines":  {func() Host { h := hostOf(9, func(float64) float64 { return mb }); h.Samples[8].Goroutines += 5; return h }(), "30 goroutines at the start and 35 at the end"},
-		"had some for once": {func() Host { h := hostOf(9, func(float64) float64 { return mb }); h.Samples[4].Goroutines += 50; return h }(), ""},
-		"has fewer":         {func() Host { h := hostOf(9, func(float64) float64 { return mb }); h.Samples[8].Descriptors--; return h }(), ""},
+		"keeps goroutines": {func() Host {
+			h := hostOf(9, func(float64) float64 { return mb })
+			h.Samples[8].Goroutines += 5
+			return h
+		}(), "30 goroutines at the start and 35 at the end"},
+		"had some for once": {func() Host {
+			h := hostOf(9, func(float64) float64 { return mb })
+			h.Samples[4].Goroutines += 50
+			return h
+		}(), ""},
+		"has fewer": {func() Host { h := hostOf(9, func(float64) float64 { return mb }); h.Samples[8].Descriptors--; return h }(), ""},
 	} {
 		got := strings.Join(Judge([]Host{c.host}), "; ")
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
