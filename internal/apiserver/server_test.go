@@ -197,6 +197,8 @@ func (empty) Groups(context.Context) (api.Groups, error) {
 	return api.Groups{Groups: []api.Group{{}}}, nil
 }
 
+const linesOf = `"application/x-ndjson":{"schema":{"$ref":"#/components/schemas/BenchEvent"}}`
+
 func TestHealthReadyMetricsOpenAPI(t *testing.T) {
 	b := apiservertest.New()
 	h := apiserver.New(b, apiserver.Options{Version: "v1"}).Handler()
@@ -210,6 +212,9 @@ func TestHealthReadyMetricsOpenAPI(t *testing.T) {
 		if w := do(t, h, http.MethodGet, path, "", ""); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: %d, no %s in %.400s", path, w.Code, want, w.Body)
 		}
+	}
+	if w := do(t, h, http.MethodGet, "/openapi.json", "", ""); !strings.Contains(w.Body.String(), `"/v1/bench/net"`) || !strings.Contains(w.Body.String(), linesOf) {
+		t.Error("the api does not tell of measurements")
 	}
 	b.Fail(errors.New("no address range yet"))
 	w := do(t, h, http.MethodGet, "/readyz", "", "")
