@@ -12,7 +12,17 @@ func hostOf(n int, f func(minute float64) float64) Host {
 	h := Host{Name: "h1"}
 	for i := range n {
 		v := uint64(f(float64(i)))
-		h.Samples = append(h.Samples, Sample{At: time.Duration(i) * time.Minute, RSS: v, Heap: v / 4, Descriptors: 20, Goroutines: 30})
+		h.Samples = append(h.Samples, Sample{At: time.Duration(i) * time.Minute, RSS: v, Heap: v / 4})
+	}
+	h.Before, h.After = Sample{Descriptors: 20, Goroutines: 30}, Sample{Descriptors: 20, Goroutines: 30}
+	return h
+}
+
+// rssOnly is hostOf with a heap that stays.
+func rssOnly(f func(float64) float64) Host {
+	h := hostOf(31, f)
+	for i := range h.Samples {
+		h.Samples[i].Heap = 8e6
 	}
 	return h
 }
@@ -28,12 +38,14 @@ func TestJudge(t *testing.T) {
 		"shrinks":           {hostOf(31, func(m float64) float64 { return 40*mb - m*mb/2 }), ""},
 		"wobbles":           {hostOf(31, func(m float64) float64 { return 30*mb + mb/10*math.Sin(m*2) }), ""},
 		"leaks slowly":      {hostOf(31, func(m float64) float64 { return 30*mb + m*mb/60 }), "resident memory"},
+		"RSS is noisy":      {rssOnly(func(m float64) float64 { return 30*mb + mb*math.Sin(m*2) }), ""},
+		"RSS leaks":         {rssOnly(func(m float64) float64 { return 30*mb + m*mb/20 + mb/10*math.Sin(m*2) }), "resident memory"},
 		"leaks from half":   {hostOf(31, func(m float64) float64 { return 30*mb + max(m-15, 0)*mb/60 }), "heap"},
 		"nothing to go by":  {hostOf(3, func(float64) float64 { return mb }), "3 samples"},
-		"keeps descriptors": {func() Host { h := hostOf(9, func(float64) float64 { return mb }); h.Samples[8].Descriptors++; return h }(), "20 descriptors at the start and 21 at the end"},
+		"keeps descriptors": {func() Host { h := hostOf(9, func(float64) float64 { return mb }); h.After.Descriptors++; return h }(), "20 descriptors at the start and 21 at the end"},
 		"keeps goroutines": {func() Host {
 			h := hostOf(9, func(float64) float64 { return mb })
-			h.Samples[8].Goroutines += 5
+			h.After.Goroutines += 5
 			return h
 		}(), "30 goroutines at the start and 35 at the end"},
 		"had some for once": {func() Host {
@@ -41,7 +53,7 @@ func TestJudge(t *testing.T) {
 			h.Samples[4].Goroutines += 50
 			return h
 		}(), ""},
-		"has fewer": {func() Host { h := hostOf(9, func(float64) float64 { return mb }); h.Samples[8].Descriptors--; return h }(), ""},
+		"has fewer": {func() Host { h := hostOf(9, func(float64) float64 { return mb }); h.After.Descriptors--; return h }(), ""},
 	} {
 		got := strings.Join(Judge([]Host{c.host}), "; ")
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
