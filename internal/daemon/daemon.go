@@ -456,7 +456,6 @@ func (s *System) go_(f func()) {
 
 // down stops the daemon: bridges and attachments stay, unless clean.
 func (s *System) down(ctx context.Context, d api.Down) error {
-	s.endpoint.Close() // a measurement is nothing to wait for, and its attachment nothing to keep
 	if d.Leave {
 		for _, a := range s.vnet.Attachments() { // what is in use cannot be given back
 			if err := s.detach(a.Network, a.Name); err != nil {
@@ -467,6 +466,7 @@ func (s *System) down(ctx context.Context, d api.Down) error {
 			return api.Errorf(api.CodeUnavailable, "%w", err).WithHint("or weft down --clean, and weft host rm %s on another host", s.cfg.Name)
 		}
 	}
+	s.endpoint.Close() // a measurement is nothing to wait for, and its attachment nothing to keep
 	var errs []error
 	if d.Clean || d.Leave {
 		s.leavePlain()
