@@ -422,6 +422,9 @@ func (s *soaking) report(sent uint64, took time.Duration) {
 	}
 	wrong := Judge(s.found)
 	verdict := "Nothing grows and nothing stays behind."
+	if len(s.found[0].Samples) < Enough {
+		verdict = "**A look, not the whole run:** nothing stays behind; it is too short to judge growth."
+	}
 	if len(wrong) > 0 {
 		verdict = "**Not good:** " + strings.Join(wrong, "; ") + "."
 	}

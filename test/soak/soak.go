@@ -13,6 +13,9 @@ import (
 // MaxGrowth is how much memory may grow over a whole run, as a share: what half of it shows, projected on all of it.
 const MaxGrowth = 0.01
 
+// Enough is how many samples a run must have for its growth to be judged: fewer show noise.
+const Enough = 20
+
 // Sample is what a host's daemon had at a quiet moment.
 type Sample struct {
 	At          time.Duration // since the run began
@@ -86,13 +89,10 @@ func (s Sample) plus(v Sample) Sample {
 
 // Judge returns what is wrong; nothing when all is well. The heap after a collection is judged as it is. Resident memory
 // depends on when the collector ran and what it gave back: it fails when it surely grows, by more than twice its standard error
-// above what is allowed.
+// above what is allowed. Neither is judged by less than Enough samples.
 func Judge(hosts []Host) []string {
 	var wrong []string
 	for _, h := range hosts {
-		if len(h.Samples) < 4 {
-			return append(wrong, fmt.Sprintf("%s: %d samples tell nothing", h.Name, len(h.Samples)))
-		}
 		for _, c := range []struct {
 			what  string
 			a, b  int
@@ -107,6 +107,9 @@ func Judge(hosts []Host) []string {
 		}
 	}
 	all := All(hosts)
+	if len(all.Samples) < Enough {
+		return wrong
+	}
 	if g := all.Heap(); g.Share > MaxGrowth {
 		wrong = append(wrong, fmt.Sprintf("the heap of all hosts grows by %v over the run, want less than %.0f %%", g, 100*MaxGrowth))
 	}

@@ -41,7 +41,7 @@ func TestJudge(t *testing.T) {
 		"RSS is noisy":      {rssOnly(func(m float64) float64 { return 30*mb + mb*math.Sin(m*2) }), ""},
 		"RSS leaks":         {rssOnly(func(m float64) float64 { return 30*mb + m*mb/20 + mb/10*math.Sin(m*2) }), "resident memory"},
 		"leaks from half":   {hostOf(31, func(m float64) float64 { return 30*mb + max(m-15, 0)*mb/60 }), "heap"},
-		"nothing to go by":  {hostOf(3, func(float64) float64 { return mb }), "3 samples"},
+		"nothing to go by":  {hostOf(3, func(m float64) float64 { return mb * m }), ""},
 		"keeps descriptors": {func() Host { h := hostOf(9, func(float64) float64 { return mb }); h.After.Descriptors++; return h }(), "20 descriptors at the start and 21 at the end"},
 		"keeps goroutines": {func() Host {
 			h := hostOf(9, func(float64) float64 { return mb })
