@@ -5,13 +5,10 @@ package soak
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -331,146 +328,9 @@ func (s *soaking) look(began time.Time) []Sample {
 	return out
 }
 
-// seen is a Sample with how often the heap was collected before.
-type seen struct {
-	Sample
-	collections float64
-	rotations   float64
-}
-
-// look asks a host's daemon, and the kernel about it.
-func look(h *rig.Host) (seen, error) {
-	var v seen
-	m, err := metrics(h)
-	if err != nil {
-		return v, err
-	}
-	v.collections, v.rotations = m["go_gc_duration_seconds_count"], m[`weft_sender_key_rotations_total{network="`+network+`"}`]
-	v.Heap, v.Goroutines = uint64(m["go_gc_heap_live_bytes"]), int(m["go_goroutines"])
-	if v.collections == 0 || v.Heap == 0 || v.Goroutines == 0 {
-		return v, errors.New("/metrics lacks what is looked for")
-	}
-	rss, err := h.Daemon().RSS()
-	if err != nil {
-		return v, err
-	}
-	v.RSS = uint64(rss)
-	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", h.Daemon().PID()))
-	v.Descriptors = len(fds)
-	return v, err
-}
-
-// metrics are the figures of /metrics by name and labels.
-func metrics(h *rig.Host) (map[string]float64, error) {
-	c, err := net.Dial("unix", h.RunDir()+"/weft.sock")
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return nil, err
-	}
-	if _, err := c.Write([]byte("GET /metrics HTTP/1.0\r\nHost: weft\r\n\r\n")); err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	if _, err := b.ReadFrom(c); err != nil {
-		return nil, err
-	}
-	out := map[string]float64{}
-	for line := range strings.Lines(b.String()) {
-		name, text, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if v, err := strconv.ParseFloat(text, 64); ok && err == nil {
-			out[name] = v
-		}
-	}
-	return out, nil
-}
-
-// packets is what all hosts have sent on the underlay, as their kernels count it: one by one, since segmentation
-// offload is off there.
-func (s *soaking) packets() uint64 {
-	s.t.Helper()
-	var sum uint64
-	for _, h := range s.all {
-		n, err := strconv.ParseUint(strings.TrimSpace(h.MustExec("cat", "/sys/class/net/eth0/statistics/tx_packets")), 10, 64)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		sum += n
-	}
-	return sum
-}
-
 // last is the latest sample in a few words.
 func (s *soaking) last() string {
 	all := All(s.found)
 	v := all.Samples[len(all.Samples)-1]
 	return fmt.Sprintf("RSS %.1f MB, heap %.2f MB, %d descriptors, %d goroutines", float64(v.RSS)/1e6, float64(v.Heap)/1e6, v.Descriptors, v.Goroutines)
-}
-
-// report writes what was found, and fails the test when it is not good.
-func (s *soaking) report(sent uint64, took time.Duration) {
-	s.t.Helper()
-	rotations := 0.0
-	for _, h := range s.all[:4] {
-		v, err := look(h)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		rotations += v.rotations
-	}
-	wrong := Judge(s.found)
-	verdict := "Nothing grows and nothing stays behind."
-	if len(s.found[0].Samples) < Enough {
-		verdict = "**A look, not the whole run:** nothing stays behind; it is too short to judge growth."
-	}
-	if len(wrong) > 0 {
-		verdict = "**Not good:** " + strings.Join(wrong, "; ") + "."
-	}
-	var table bytes.Buffer
-	if err := Table(&table, s.found); err != nil {
-		s.t.Fatal(err)
-	}
-	text := fmt.Sprintf(`# Soak
-
-Written by `+"`make soak`"+` on %s: %s, %s, %d cores, Linux %s.
-
-%.1f million packets on the underlay (counted by its kernel, one by one) in %v, %.1f million datagrams delivered, between five hosts in
-network namespaces around a router that drops multicast. A sealed network; all hosts send at once: to a group with members on three
-hosts, super-frames and single datagrams to one host, TCP. Meanwhile %d times a link was cut, UDP refused, a host cut off or 3 %% of
-all packets lost, for a few seconds; %d times a host gave the network up and took it up again, so that the others changed their sender
-keys (%.0f changes); in every round of %v a member came with its attachment and was killed.
-
-%s
-
-%s
-%d samples of each daemon, taken between bursts of traffic once all links were direct again: resident memory, and the heap after two garbage
-collections. Growth is the least-squares slope of the second half projected on the whole run, with its standard error. Of all hosts together that of the
-heap must stay below %.0f %%; resident memory, which depends on when the collector runs, must not surely be above that (by two standard
-errors). Descriptors and goroutines: before and after, at rest and with a stream session between any two hosts; none may be left over.
-`, time.Now().UTC().Format(time.DateOnly), strings.Join(strings.Fields(s.all[0].MustWeft("version")), " "), runtime.Version(), runtime.NumCPU(), kernel(),
-		float64(sent)/1e6, took.Round(time.Second), float64(s.delivered)/1e6, s.faults, s.guests, rotations, burst, verdict, table.String(),
-		len(s.found[0].Samples), 100*MaxGrowth)
-	out := os.Getenv("OUT")
-	if out == "" && sent >= 1e8 {
-		out = "../../docs/soak.md"
-	}
-	if out == "" || out == "-" {
-		fmt.Println(text)
-	} else if err := os.WriteFile(out, []byte(text), 0o644); err != nil {
-		s.t.Error(err)
-	}
-	s.t.Log("\n" + table.String())
-	for _, w := range wrong {
-		s.t.Error(w)
-	}
-}
-
-func kernel() string {
-	b, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.TrimSpace(string(b))
 }
