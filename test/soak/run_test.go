@@ -141,7 +141,7 @@ func begin(t *testing.T) *soaking {
 // create takes the network up on a host, once the host has heard of it.
 func (s *soaking) create(h *rig.Host) {
 	s.t.Helper()
-	rig.Eventually(s.t, 10*time.Second, func() error {
+	rig.Eventually(s.t, 30*time.Second, func() error {
 		if r := h.Weft("network", "create", network); r.Code != 0 {
 			return fmt.Errorf("%s: %s", h.Name, r.Stderr)
 		}
@@ -309,7 +309,12 @@ func (s *soaking) look(began time.Time) []Sample {
 	s.t.Helper()
 	for i, h := range s.all {
 		for _, o := range s.all[i+1:] {
-			h.MustWeft("ping", "--stream", "-c", "1", "-W", "5s", o.Name)
+			rig.Eventually(s.t, 30*time.Second, func() error {
+				if r := h.Weft("ping", "--stream", "-c", "1", "-W", "5s", o.Name); r.Code != 0 {
+					return fmt.Errorf("%s opens no stream to %s: %s%s", h.Name, o.Name, r.Stdout, r.Stderr)
+				}
+				return nil
+			})
 		}
 	}
 	rig.Pause(s.t, 3*time.Second) // two that opened a session at the same time give one up
