@@ -200,11 +200,7 @@ func restOf(t *testing.T, h []*rig.Host) func() {
 			for _, g := range groups {
 				members += len(g.Members)
 			}
-			children, err := childrenOf(host.Daemon().PID())
-			if err != nil {
-				return "", err
-			}
-			fmt.Fprintf(&b, "%s: attachments %v, %d addresses in use, %d ports, %d members of groups, children %v\n", host.Name, attachments, used, ports(host), members, children)
+			fmt.Fprintf(&b, "%s: attachments %v, %d addresses in use, %d ports, %d members of groups, agents %v\n", host.Name, attachments, used, ports(host), members, agentsOf(host.Daemon().PID()))
 		}
 		return b.String(), nil
 	}
@@ -221,33 +217,16 @@ func restOf(t *testing.T, h []*rig.Host) func() {
 			}
 			return err
 		})
-		if orphans := agents(); len(orphans) > 0 {
+		if orphans := agentsOf(1); len(orphans) > 0 {
 			t.Errorf("agents without a daemon: %v", orphans)
 		}
 	}
 }
 
-// childrenOf returns the processes that a process has started and that live.
-func childrenOf(pid int) ([]string, error) {
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-	if err != nil {
-		return nil, err
-	}
-	children := []string{}
-	for _, task := range tasks {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, task.Name()))
-		if err != nil {
-			continue // a thread that has ended
-		}
-		children = append(children, strings.Fields(string(b))...)
-	}
-	return children, nil
-}
-
-// agents returns the load agents of the binary under test that no daemon has: their parent has ended.
-func agents() []int {
+// agentsOf returns the load agents whose parent is a process: 1 for those whose daemon has ended.
+func agentsOf(parent int) []int {
 	dirs, _ := os.ReadDir("/proc")
-	var found []int
+	found := []int{}
 	for _, d := range dirs {
 		pid, err := strconv.Atoi(d.Name())
 		if err != nil {
@@ -258,7 +237,7 @@ func agents() []int {
 		if err1 != nil || err2 != nil || !strings.HasSuffix(string(cmd), "bench\x00agent\x00") {
 			continue
 		}
-		if f := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:])); len(f) > 1 && f[1] == "1" {
+		if f := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:])); len(f) > 1 && f[1] == strconv.Itoa(parent) {
 			found = append(found, pid)
 		}
 	}
