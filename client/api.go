@@ -44,6 +44,24 @@ type (
 	Probe = api.Probe
 	// ProbeResult is one round trip to a host over the mesh.
 	ProbeResult = api.ProbeResult
+	// BenchRequest is the body of POST /v1/bench/net.
+	BenchRequest = api.BenchRequest
+	// BenchEvent is one line of the answer.
+	BenchEvent = api.BenchEvent
+	// BenchProgress says what begins now.
+	BenchProgress = api.BenchProgress
+	// Bench is what a measurement found.
+	Bench = api.Bench
+	// BenchHost is a host that took part.
+	BenchHost = api.BenchHost
+	// BenchSkip is a host that could have taken part.
+	BenchSkip = api.BenchSkip
+	// BenchRow is one measurement.
+	BenchRow = api.BenchRow
+	// BenchReceiver is what came at one host.
+	BenchReceiver = api.BenchReceiver
+	// BenchCPU is what one host used.
+	BenchCPU = api.BenchCPU
 	// Down is the body of POST /v1/down.
 	Down = api.Down
 )

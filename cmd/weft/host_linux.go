@@ -29,6 +29,7 @@ func up(ctx context.Context, o cli.UpOptions) error {
 	defer stop()
 	err = daemon.Run(ctx, cfg, daemon.Options{
 		Version: versionOf(version, buildInfo), Log: logger(o.Stderr, cfg), Founded: o.Founded,
+		Agent: cli.AgentArgs,
 		// Best effort: without systemd nobody listens.
 		Ready:      func() { _ = sdnotify.Send(sdnotify.Ready, sdnotify.Status("up")) },
 		HandedOver: func(pid int) { _ = sdnotify.Send(sdnotify.MainPID(pid)) },

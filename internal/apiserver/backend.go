@@ -15,6 +15,7 @@ import (
 type Backend interface {
 	Cluster
 	Networks
+	Measurements
 	Lifecycle
 }
 
@@ -51,6 +52,13 @@ type Networks interface {
 	Detach(ctx context.Context, network, name string) error
 	Groups(ctx context.Context) (api.Groups, error)
 	IPAM(ctx context.Context) (api.IPAM, error)
+}
+
+// Measurements is the part of a Backend that measures.
+type Measurements interface {
+	// BenchNet measures a network between this host and others. It tells progress from time to time, and ends when that
+	// returns an error. CodeConflict while one of the hosts takes part in another.
+	BenchNet(ctx context.Context, r api.BenchRequest, progress func(api.BenchProgress) error) (api.Bench, error)
 }
 
 // Lifecycle is the part of a Backend that is about the daemon itself.

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,7 +19,8 @@ func metricsHandler(b Lifecycle) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		sampler{b},
-		collectors.NewGoCollector(),
+		// Beside its usual ones: the heap as the last collection left it, which is what a leak shows in.
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: liveHeap})),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
@@ -27,6 +29,9 @@ func metricsHandler(b Lifecycle) http.Handler {
 		MaxRequestsInFlight: 4,
 	})
 }
+
+// liveHeap is go_gc_heap_live_bytes in /metrics.
+var liveHeap = regexp.MustCompile(`^/gc/heap/live:bytes$`)
 
 // sampler is a prometheus.Collector over Backend.Metrics.
 type sampler struct{ backend Lifecycle }

@@ -64,6 +64,7 @@ func list[T any](l []T) []T {
 func (s *Server) routes(to huma.API) {
 	s.clusterRoutes(to)
 	s.networkRoutes(to)
+	s.benchRoute(to)
 	op(s, to, http.MethodPost, "/v1/down", "down", "Stop the daemon", func(ctx context.Context, in *withBody[api.Down]) (api.Done, error) {
 		return done(s.backend.Down(ctx, in.Body))
 	})

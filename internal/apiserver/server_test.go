@@ -71,6 +71,10 @@ func TestBadRequestsAreProblems(t *testing.T) {
 		"force not bool":         {"DELETE", "/v1/hosts/two?force=maybe", "", "", 422},
 		"unknown query":          {"DELETE", "/v1/hosts/two?farce=true", "", "", 422},
 		"host name too long":     {"DELETE", "/v1/hosts/" + long, "", "", 422},
+		"bench too long":         {"POST", "/v1/bench/net", js, `{"duration_ms":60001}`, 422},
+		"bench too fast":         {"POST", "/v1/bench/net", js, `{"rate":1000001}`, 422},
+		"bench of what":          {"POST", "/v1/bench/net", js, `{"tests":["speed"]}`, 422},
+		"bench of too many":      {"POST", "/v1/bench/net", js, `{"hosts":["` + strings.Repeat(`a","`, 16) + `a"]}`, 422},
 		"down with a wrong type": {"POST", "/v1/down", js, `{"leave":"yes"}`, 422},
 	}
 	for name, test := range tests {
@@ -102,7 +106,7 @@ func FuzzBody(f *testing.F) {
 	for _, s := range []string{`{}`, `{"kind":"host"}`, `null`, `[[[`, "\x00", `{"kind":"process","pid":1e400}`, `{"kind":{}}`, `{"ips":[null],"kind":"host"}`} {
 		f.Add(s)
 	}
-	paths := []string{"/v1/attachments", "/v1/networks", "/v1/down", "/v1/connect", "/v1/hosts/two/probe"}
+	paths := []string{"/v1/attachments", "/v1/networks", "/v1/down", "/v1/connect", "/v1/hosts/two/probe", "/v1/bench/net"}
 	h := apiserver.New(apiservertest.New(), apiserver.Options{Report: func(err error) { f.Error(err) }}).Handler()
 	f.Fuzz(func(t *testing.T, body string) {
 		for _, p := range paths {
@@ -193,6 +197,8 @@ func (empty) Groups(context.Context) (api.Groups, error) {
 	return api.Groups{Groups: []api.Group{{}}}, nil
 }
 
+const linesOf = `"application/x-ndjson":{"schema":{"$ref":"#/components/schemas/BenchEvent"}}`
+
 func TestHealthReadyMetricsOpenAPI(t *testing.T) {
 	b := apiservertest.New()
 	h := apiserver.New(b, apiserver.Options{Version: "v1"}).Handler()
@@ -200,11 +206,15 @@ func TestHealthReadyMetricsOpenAPI(t *testing.T) {
 		"/healthz":      `{"done":true}`,
 		"/readyz":       `{"done":true}`,
 		"/metrics":      `weft_link_bytes_out_total{host="two",path="direct"} 12`,
+		"/metrics?":     "\ngo_gc_heap_live_bytes ",
 		"/openapi.json": `"/v1/attachments/{network}/{name}"`,
 	} {
 		if w := do(t, h, http.MethodGet, path, "", ""); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: %d, no %s in %.400s", path, w.Code, want, w.Body)
 		}
+	}
+	if w := do(t, h, http.MethodGet, "/openapi.json", "", ""); !strings.Contains(w.Body.String(), `"/v1/bench/net"`) || !strings.Contains(w.Body.String(), linesOf) {
+		t.Error("the api does not tell of measurements")
 	}
 	b.Fail(errors.New("no address range yet"))
 	w := do(t, h, http.MethodGet, "/readyz", "", "")
@@ -246,6 +256,43 @@ func TestListen(t *testing.T) {
 	}
 	if _, err := apiserver.Listen(filepath.Join(dir, strings.Repeat("d", 120))); err == nil || !strings.Contains(err.Error(), "--run-dir") {
 		t.Errorf("long path: %v", err)
+	}
+}
+
+// TestBench: lines while it goes; an error before the first is a problem, later the last line; who hangs up ends it.
+func TestBench(t *testing.T) {
+	b := apiservertest.New()
+	c := client.Dial(client.SocketPath(apiservertest.Serve(t, b)))
+	defer c.Close()
+	var told []string
+	progress := func(p client.BenchProgress) { told = append(told, p.Test) }
+	out, err := c.BenchNet(t.Context(), client.BenchRequest{Hosts: []string{"two"}, Tests: []string{"rtt"}, DurationMS: 500}, progress)
+	if err != nil || len(out.Bench) != 3 || out.Bench[0].Receivers == nil || fmt.Sprint(told) != "[prepare rtt mcast]" {
+		t.Errorf("%+v, %v, told %v", out, err, told)
+	}
+	if calls := b.Calls(); calls[0] != "bench net  [two] [rtt] 500 0 0" {
+		t.Errorf("%q", calls)
+	}
+	var p *client.Error
+	if _, err := c.BenchNet(t.Context(), client.BenchRequest{Network: "broken"}, nil); !errors.As(err, &p) || p.Code != client.CodeUnavailable || p.Hint != "weft hosts" {
+		t.Errorf("an error after progress: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	n := 0
+	if _, err := c.BenchNet(ctx, client.BenchRequest{Network: "endless"}, func(client.BenchProgress) {
+		if n++; n == 3 {
+			cancel()
+		}
+	}); !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %v", err)
+	}
+	b.Fail(api.Errorf(api.CodeConflict, "host one began one"))
+	h := apiserver.New(b, apiserver.Options{}).Handler()
+	if w := do(t, h, http.MethodPost, "/v1/bench/net", "application/json", "{}"); w.Code != http.StatusConflict || w.Header().Get("Content-Type") != "application/problem+json" {
+		t.Errorf("an error before progress: %d %s", w.Code, w.Body)
+	}
+	if _, err := c.BenchNet(t.Context(), client.BenchRequest{}, nil); !client.IsCode(err, client.CodeConflict) {
+		t.Errorf("an error before progress: %v", err)
 	}
 }
 

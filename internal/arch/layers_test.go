@@ -36,13 +36,13 @@ var layers = map[string]layer{
 
 	"internal/seal": core, "internal/handshake": core, "internal/frag": core, "internal/link": core,
 	"internal/state": core, "internal/ring": core, "internal/fdb": core,
-	"internal/island": core, "internal/tree": core,
+	"internal/island": core, "internal/tree": core, "internal/measure": core,
 
 	"internal/udp": seam, "internal/netmon": seam, "internal/tap": seam, "internal/nl": seam, "internal/netns": seam,
-	"internal/guard": seam, "internal/store": seam, "internal/sdnotify": seam, "internal/handover": seam,
+	"internal/guard": seam, "internal/store": seam, "internal/sdnotify": seam, "internal/handover": seam, "internal/load": seam,
 
 	"internal/stream": service, "internal/mesh": service, "internal/cast": service, "internal/vnet": service,
-	"internal/ipam": service,
+	"internal/ipam": service, "internal/bench": service,
 
 	"internal/daemon": assembly,
 
@@ -55,6 +55,7 @@ var layers = map[string]layer{
 // Codecs and cores are values and functions: those that build on one another may.
 var sideways = map[string][]string{
 	"internal/mesh": {"internal/stream"},
+	"internal/load": {"internal/udp"},
 	"internal/nl":   {"internal/netns"},
 	"internal/tap":  {"internal/netns"},
 	"internal/cli":  {"internal/mcast", "internal/run", "client", "internal/apiserver"},

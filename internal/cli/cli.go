@@ -182,7 +182,7 @@ func (a *App) root() *cobra.Command {
 	add("host", a.up(), a.down(), a.status(), a.token(), a.connect(), a.forget())
 	add("look", a.hosts(), a.host(), a.links(), a.networks(), a.attachments(), a.groups(), a.ipam())
 	add("plug", a.network(), a.run(), a.attach(), a.detach(), a.expose(), a.hide())
-	add("tool", a.ping(), a.chat(), a.send(), a.recv(), a.version())
+	add("tool", a.ping(), a.bench(), a.chat(), a.send(), a.recv(), a.version())
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	a.mark(root)
 	return root

@@ -53,6 +53,7 @@ func upFlags(f *pflag.FlagSet) {
 	f.String("underlay-ttl", "", "TTL of multicast on the underlay of a new cluster (default 1)")
 	f.String("fanout", "", "packets that leave this host at most for one frame to many, 2 to 32 (default 8)")
 	f.String("state-dir", "", "where this host's identity and state are kept (default "+defaultStateDir+")")
+	f.String("bench", "", "on or off: take part in weft bench net (default on)")
 	f.String("log-level", "", "debug, info, warn or error (default info)")
 	f.String("log-format", "", "logfmt or json (default logfmt)")
 	f.Bool("detach", false, "run in the background; log to RUN_DIR/weft.log, or to systemd's journal")

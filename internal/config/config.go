@@ -41,6 +41,7 @@ type Up struct {
 	RunDir       string
 	Discover     []string
 	Detach       bool
+	BenchOff     bool   // take part in no measurement that another host begins, and begin none
 	LogLevel     string // debug, info, warn, error
 	LogFormat    string // logfmt, json
 }
@@ -105,6 +106,14 @@ var keys = []key{
 	{name: "run-dir", set: func(u *Up, v Value) error { return path(&u.RunDir, v) }},
 	{name: "discover", list: true, set: func(u *Up, v Value) error { return texts(&u.Discover, v) }},
 	{name: "detach", flag: true, set: func(u *Up, v Value) error { return truth(&u.Detach, v) }},
+	{name: "bench", set: func(u *Up, v Value) error {
+		var text string
+		if err := oneOf(&text, v, "on", "off"); err != nil {
+			return err
+		}
+		u.BenchOff = text == "off"
+		return nil
+	}},
 	{name: "log-level", set: func(u *Up, v Value) error { return oneOf(&u.LogLevel, v, "debug", "info", "warn", "error") }},
 	{name: "log-format", set: func(u *Up, v Value) error { return oneOf(&u.LogFormat, v, "logfmt", "json") }},
 }

@@ -92,3 +92,14 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestBench(t *testing.T) {
+	for text, off := range map[string]bool{"bench: off\n": true, "bench: on\n": false, "": false} {
+		if u, err := Load([]byte(text), "f.yaml", nil, nil); err != nil || u.BenchOff != off {
+			t.Errorf("%q: off %v, %v", text, u.BenchOff, err)
+		}
+	}
+	if _, err := Load(nil, "f.yaml", []string{"WEFT_BENCH=maybe"}, nil); err == nil || !strings.Contains(err.Error(), `WEFT_BENCH "maybe": want one of on, off`) {
+		t.Errorf("%v", err)
+	}
+}

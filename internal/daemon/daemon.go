@@ -18,6 +18,7 @@ import (
 
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/apiserver"
+	"github.com/weft-net/weft/internal/bench"
 	"github.com/weft-net/weft/internal/cast"
 	"github.com/weft-net/weft/internal/config"
 	"github.com/weft-net/weft/internal/handover"
@@ -38,6 +39,8 @@ import (
 type Options struct {
 	Version string
 	Log     *slog.Logger
+	// Agent are the arguments with which this program becomes a load agent (load.Serve).
+	Agent []string
 	// Founded gets the token of a new cluster, before the socket answers.
 	Founded func(token string)
 	// Ready is called once the socket answers.
@@ -68,6 +71,8 @@ type System struct {
 	ipam     *ipam.Service
 	guard    *guardian
 	underlay *underlay
+	endpoint *bench.Endpoint // of measurements
+	agent    []string        // see Options
 
 	from *inheritance // nil unless this daemon took over from another
 	taps sync.Map     // of the uplinks handed over, by name: tap.Device
@@ -125,7 +130,7 @@ func run(ctx context.Context, cfg config.Up, o Options) (err error) {
 		return err
 	}
 	s := &System{
-		cfg: cfg, version: o.Version, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1), digested: make(chan struct{}), rejected: make(chan error, 1),
+		cfg: cfg, version: o.Version, agent: o.Agent, log: o.Log, started: time.Now(), wake: make(chan struct{}, 1), digested: make(chan struct{}), rejected: make(chan error, 1),
 		defs: map[string]*definition{}, networks: map[uint32]*network{}, troubles: map[string]string{}, met: map[ident.HostID]*seal.Sealer{},
 	}
 	s.ctx, s.cancel = context.WithCancel(ctx)
@@ -349,6 +354,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 	if s.cast, err = s.newCast(keys.ID()); err != nil {
 		return err
 	}
+	s.endpoint = s.newEndpoint()
 	advertise, err := s.advertised()
 	if err != nil {
 		return err
@@ -357,7 +363,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 		Keys: keys, Cluster: s.id.Cluster, Token: s.id.Secret, Founder: s.id.Founder, Name: s.id.Name, Build: s.version,
 		Port: uint16(s.cfg.Port), Advertise: advertise, Seeds: s.id.Seeds,
 		Conn: s.conn, Listener: s.tcp, Underlay: s.underlay, Tables: tables, Persist: persister{s.dir}, Datapath: s.cast, Log: s.log,
-		Handle: s.control, Changed: s.onChanged, HostChanged: s.onHost,
+		Services: s.streamServices(), Handle: s.control, Changed: s.onChanged, HostChanged: s.onHost,
 		Rejected: s.reject,
 	})
 	if err != nil {
@@ -568,6 +574,7 @@ func (s *System) down(ctx context.Context, d api.Down) error {
 			return api.Errorf(api.CodeUnavailable, "%w", err).WithHint("or weft down --clean, and weft host rm %s on another host", s.cfg.Name)
 		}
 	}
+	s.endpoint.Close() // a measurement is nothing to wait for, and its attachment nothing to keep
 	var errs []error
 	if d.Clean || d.Leave {
 		s.leavePlain()
@@ -610,6 +617,9 @@ func (s *System) clean() error {
 
 func (s *System) stop() {
 	s.cancel()
+	if s.endpoint != nil {
+		s.endpoint.Close() // while its address can still be given back
+	}
 	if s.mesh != nil {
 		_ = s.mesh.Close()
 	}

@@ -87,6 +87,13 @@ func (b backend) Metrics() []api.Metric {
 	for _, k := range stream.Counts {
 		out = append(out, api.Metric{Name: "weft_streams_" + k + "_total", Help: "Streams between hosts: " + k + ".", Kind: api.Counter, Value: float64(streams[k])})
 	}
+	names := map[uint32]string{}
+	for _, n := range b.s.localNetworks() {
+		names[n.vni] = n.name
+	}
+	for _, n := range b.s.cast.Networks() {
+		out = append(out, api.Metric{Name: "weft_sender_key_rotations_total", Help: "Times this host changed its sender key of a network.", Kind: api.Counter, Labels: map[string]string{"network": names[n.VNI]}, Value: float64(n.Rotations)})
+	}
 	for _, g := range b.s.groupList() {
 		if g.Uncounted {
 			continue

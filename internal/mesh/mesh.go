@@ -76,6 +76,8 @@ type Config struct {
 	Datapath Datapath
 	Log      *slog.Logger
 
+	// Services take streams of operations that are not the mesh's own (stream.Config).
+	Services map[byte]func(from ident.HostID, conn net.Conn)
 	// Handle takes control messages of kinds that are not the mesh's own; called by the loop.
 	Handle func(from ident.HostID, kind byte, body []byte)
 	// Changed takes changes of the tables, own ones included; called by the loop.

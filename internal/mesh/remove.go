@@ -116,7 +116,7 @@ type dirEntry struct {
 func (m *Mesh) streamConfig() stream.Config {
 	at := func(id ident.HostID) dirEntry { return (*m.dir.Load())[id] }
 	return stream.Config{
-		Keys: m.cfg.Keys, Cluster: m.cfg.Cluster, Name: m.cfg.Name, Log: m.log,
+		Keys: m.cfg.Keys, Cluster: m.cfg.Cluster, Name: m.cfg.Name, Services: m.cfg.Services, Log: m.log,
 		Known: func(id ident.HostID) (ident.Card, bool) {
 			e, ok := (*m.dir.Load())[id]
 			return e.card, ok

@@ -119,7 +119,7 @@ func TestThawGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	there.Thaw()
-	if _, err := there.SealGroup(buf, 8); !errors.Is(err, ErrSpent) {
+	if _, err := there.SealGroup(buf, 8, 0); !errors.Is(err, ErrSpent) {
 		t.Errorf("a spent key seals elsewhere: %v", err)
 	}
 }

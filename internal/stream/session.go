@@ -30,6 +30,9 @@ const (
 	opRelayed = 3 // from HostID, by way of the opener; a handshake follows
 	opHold    = 4 // keeps the session open; carries nothing
 
+	// OpBench is to a measurement's endpoint. Hosts that do not know an operation answer statusRefused.
+	OpBench = 5
+
 	opSize = 17
 
 	statusOK          = 1
@@ -39,7 +42,8 @@ const (
 )
 
 var (
-	errRefused  = errors.New("refused")
+	// ErrRefused says that the other host does not take streams of that operation: it is older, or has no such service.
+	ErrRefused  = errors.New("refused")
 	errDraining = errors.New("session is given up for another one")
 )
 
@@ -234,10 +238,24 @@ func (x *session) take(c *Conn) {
 		}
 		x.s.receive(c, "relay "+x.peer.String(), x.peer, &id)
 	default:
+		x.serveWith(c, x.s.cfg.Services[op[0]])
+	}
+}
+
+// serveWith has a service take a stream; nil: there is none.
+func (x *session) serveWith(c *Conn, service func(ident.HostID, net.Conn)) {
+	defer c.Close()
+	if service == nil {
 		x.s.inc(DropOperation)
 		_ = answer(c, statusRefused)
-		c.Close()
+		return
 	}
+	if answer(c, statusOK) != nil {
+		return
+	}
+	_ = c.SetDeadline(time.Time{})
+	x.s.inc(CountAccepted)
+	service(x.peer, c)
 }
 
 func (x *session) takeStream(c *Conn) {
@@ -293,7 +311,7 @@ func (x *session) open(ctx context.Context, op byte, id ident.HostID) (*Conn, er
 		case statusUnreachable:
 			err = ErrUnreachable
 		default:
-			err = fmt.Errorf("%w (status %d)", errRefused, status)
+			err = fmt.Errorf("%w (status %d)", ErrRefused, status)
 		}
 	} else if ctx.Err() != nil {
 		err = ctx.Err()

@@ -44,6 +44,9 @@ type Config struct {
 	Endpoints func(ident.HostID) []netip.AddrPort
 	// Relays returns the hosts that may reach dst, best first; MaxRelays of them are tried. nil: none.
 	Relays func(dst ident.HostID) []ident.HostID
+	// Services take streams of operations other than that of Accept, such as OpBench: each is called for every stream, on a
+	// goroutine of its own, and returns when it is done with it; Close waits for that.
+	Services map[byte]func(from ident.HostID, conn net.Conn)
 	// Dial connects; nil means net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	Log  *slog.Logger
@@ -187,6 +190,12 @@ func (s *Service) Accept() (from ident.HostID, conn net.Conn, err error) {
 // Dial opens a stream to a host: over a session with it, else over a new one to its endpoints, else through a relay. It
 // returns when the other host has taken the stream. The error wraps ErrUnknown, ErrUnreachable, ErrBusy or ErrClosed where it can.
 func (s *Service) Dial(ctx context.Context, to ident.HostID) (net.Conn, error) {
+	return s.DialService(ctx, to, opStream)
+}
+
+// DialService is Dial for an operation that the other host has among its Services. The error wraps ErrRefused where it
+// has not.
+func (s *Service) DialService(ctx context.Context, to ident.HostID, op byte) (net.Conn, error) {
 	if to == s.id {
 		return nil, fmt.Errorf("stream to %s: this host itself", to.Short())
 	}
@@ -199,12 +208,12 @@ func (s *Service) Dial(ctx context.Context, to ident.HostID) (net.Conn, error) {
 		if err != nil {
 			return nil, fmt.Errorf("stream to %s: %w", to.Short(), err)
 		}
-		c, err := sess.open(ctx, opStream, ident.HostID{})
+		c, err := sess.open(ctx, op, ident.HostID{})
 		if err == nil {
 			return c, nil
 		}
 		last = err
-		if errors.Is(err, ErrBusy) || ctx.Err() != nil {
+		if errors.Is(err, ErrBusy) || errors.Is(err, ErrRefused) || ctx.Err() != nil {
 			break
 		}
 	}

@@ -473,3 +473,30 @@ func TestIdleAndKeep(t *testing.T) {
 		}
 	})
 }
+
+// TestServices: streams of another operation go to its service; a host without it refuses, as an older one does.
+func TestServices(t *testing.T) {
+	run(t, func(t *testing.T, u *underlay) {
+		a, b := u.host(1), u.host(2)
+		a.finds(b)
+		if _, err := a.DialService(t.Context(), b.id, OpBench); !errors.Is(err, ErrRefused) {
+			t.Errorf("a host without the service: %v", err)
+		}
+		if n := b.Counters()[DropOperation]; n != 1 {
+			t.Errorf("%d refusals counted", n)
+		}
+		b.cfg.Services = map[byte]func(ident.HostID, net.Conn){OpBench: func(from ident.HostID, c net.Conn) {
+			if from == a.id {
+				_, _ = io.Copy(c, c)
+			}
+		}}
+		c, err := a.DialService(t.Context(), b.id, OpBench)
+		if err != nil {
+			t.Fatal(err)
+		}
+		say(t, c, "to the service")
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -37,9 +37,9 @@ func command(args []string) error {
 	}
 	switch args[0] {
 	case "send":
-		return sendCommand(args[1:], os.Stdout)
+		return sendCommand(context.Background(), args[1:], os.Stdout)
 	case "receive":
-		return receiveCommand(args[1:], os.Stdin, os.Stdout)
+		return receiveCommand(context.Background(), args[1:], os.Stdin, os.Stdout)
 	}
 	return errors.New("takes no arguments: see the package's documentation for what the environment sets")
 }

@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"time"
+
+	"github.com/weft-net/weft/internal/load"
+	"github.com/weft-net/weft/internal/measure"
 )
 
 // group is the one that is sent to; outside what is reserved for links and for sources.
@@ -192,7 +196,7 @@ func (s *stream) send(ctx context.Context, size int, rate float64, d time.Durati
 	if err != nil {
 		return step{}, err
 	}
-	var did sent
+	var did load.Sent
 	if err := json.Unmarshal([]byte(out), &did); err != nil {
 		return step{}, fmt.Errorf("sender: %w in %.80q", err, out)
 	}
@@ -229,9 +233,9 @@ type limit struct {
 // search runs a ramp.
 func (s *stream) search(ctx context.Context, size int, from, near float64, d time.Duration) (limit, error) {
 	var best limit
-	r := newRamp(from, near)
+	r := measure.NewRamp(from, near, math.Inf(1))
 	for {
-		rate, more := r.next()
+		rate, more := r.Next()
 		if !more {
 			break
 		}
@@ -239,15 +243,15 @@ func (s *stream) search(ctx context.Context, size int, from, near float64, d tim
 		if err != nil {
 			return best, err
 		}
-		v := judge(rate, st.rate, st.sent, st.got)
-		if v == passed && st.rate > best.rate {
+		v := measure.Judge(rate, st.rate, st.sent, st.got)
+		if v == measure.Passed && st.rate > best.rate {
 			best = limit{rate: st.rate, packets: st.packets / st.delivered()}
 		}
-		r.record(v)
+		r.Record(v)
 	}
-	best.starved = r.starved
+	best.starved = r.Starved()
 	if best.rate == 0 {
-		return best, fmt.Errorf("not even %d datagrams of %d bytes a second arrive whole", lowestRate, size)
+		return best, fmt.Errorf("not even %d datagrams of %d bytes a second arrive whole", measure.LowestRate, size)
 	}
 	return best, nil
 }

@@ -6,11 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 )
-
-// userHZ is the unit of CPU times in /proc, fixed at 100 for programs (proc(5)).
-const userHZ = 100
 
 // parsePing returns the round trips of ping's lines, in microseconds.
 func parsePing(out string) (sample, error) {
@@ -75,38 +71,4 @@ func parseLinks(out []byte) (uint64, error) {
 		}
 	}
 	return n, nil
-}
-
-// parseBusy returns the time that all cores together were busy, from /proc/stat.
-func parseBusy(stat string) (time.Duration, error) {
-	line, _, _ := strings.Cut(stat, "\n")
-	f := strings.Fields(line)
-	if len(f) < 8 || f[0] != "cpu" {
-		return 0, fmt.Errorf("/proc/stat begins with %q", line)
-	}
-	var ticks uint64
-	for i, v := range f[1:8] { // user nice system idle iowait irq softirq
-		n, err := strconv.ParseUint(v, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("/proc/stat: %w", err)
-		}
-		if i != 3 && i != 4 {
-			ticks += n
-		}
-	}
-	return time.Duration(ticks) * time.Second / userHZ, nil
-}
-
-// parseProcess returns the time a process has used, from /proc/PID/stat. Its name may hold blanks and parentheses.
-func parseProcess(stat string) (time.Duration, error) {
-	f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	if len(f) < 13 {
-		return 0, fmt.Errorf("/proc/PID/stat: %d fields", len(f))
-	}
-	user, err1 := strconv.ParseInt(f[11], 10, 64)
-	system, err2 := strconv.ParseInt(f[12], 10, 64)
-	if err := errors.Join(err1, err2); err != nil {
-		return 0, fmt.Errorf("/proc/PID/stat: %w", err)
-	}
-	return time.Duration(user+system) * time.Second / userHZ, nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"slices"
 	"testing"
-	"time"
 )
 
 func TestParsePing(t *testing.T) {
@@ -49,30 +48,6 @@ func TestParseLinks(t *testing.T) {
 	}
 	if _, err := parseLinks([]byte("Dump terminated")); err == nil {
 		t.Error("no error for what is no JSON")
-	}
-}
-
-func TestParseBusy(t *testing.T) {
-	d, err := parseBusy("cpu  100 20 30 4000 500 6 7 0 0 0\ncpu0 1 2 3\n")
-	if err != nil || d != 1630*time.Millisecond {
-		t.Errorf("%v, %v; want all but idle and iowait", d, err)
-	}
-	for _, bad := range []string{"", "cpu 1 2", "cpu a b c d e f g"} {
-		if _, err := parseBusy(bad); err == nil {
-			t.Errorf("%q: no error", bad)
-		}
-	}
-}
-
-func TestParseProcess(t *testing.T) {
-	d, err := parseProcess("42 (a) b) S 1 42 42 0 -1 4194560 1 2 3 4 250 50 0 0 20 0 1 0 99")
-	if err != nil || d != 3*time.Second {
-		t.Errorf("%v, %v", d, err)
-	}
-	for _, bad := range []string{"", "42 (x) S 1"} {
-		if _, err := parseProcess(bad); err == nil {
-			t.Errorf("%q: no error", bad)
-		}
 	}
 }
 

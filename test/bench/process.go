@@ -15,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/weft-net/weft/internal/measure"
 )
 
 // process is a child that runs until it is stopped, with the end of its output kept for messages.
@@ -126,7 +128,7 @@ func (p *process) cpu() (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", p.name, err)
 	}
-	return parseProcess(string(b))
+	return measure.ParseProcess(b)
 }
 
 // cpuExact returns the same to the nanosecond, but only of threads that live: for times in which little happens.

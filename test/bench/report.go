@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/weft-net/weft/internal/measure"
 )
 
 // column is one of a table.
@@ -74,7 +76,7 @@ one after the other. Cells are medians, with the lowest and highest round in par
 
 `, m.Date, round(took), m.Cores, m.CPU, m.Memory, m.System, m.Kernel, m.Go, m.Load,
 		s.Rounds, s.RampRounds, strings.Join(s.Tests, ", "), isPart(s),
-		(s.Near-1)*100, whole*100, offered*100, s.Step)
+		(s.Near-1)*100, measure.Whole*100, measure.Offered*100, s.Step)
 	systems(&b, r)
 	for _, wiring := range s.Wirings {
 		fmt.Fprintf(&b, "## %s\n\n", wiring)

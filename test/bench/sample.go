@@ -4,33 +4,18 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/weft-net/weft/internal/measure"
 )
 
 // sample is the values of one measurement, one per round.
 type sample []float64
 
 // median returns the middle value, or the mean of the two in the middle; NaN of nothing.
-func (s sample) median() float64 {
-	if len(s) == 0 {
-		return math.NaN()
-	}
-	o := slices.Sorted(slices.Values(s))
-	m := len(o) / 2
-	if len(o)%2 == 1 {
-		return o[m]
-	}
-	return (o[m-1] + o[m]) / 2
-}
+func (s sample) median() float64 { return measure.Median(s) }
 
 // quantile returns the smallest value that at least the share q of all values does not exceed.
-func (s sample) quantile(q float64) float64 {
-	if len(s) == 0 {
-		return math.NaN()
-	}
-	o := slices.Sorted(slices.Values(s))
-	i := int(math.Ceil(q*float64(len(o)))) - 1
-	return o[min(max(i, 0), len(o)-1)]
-}
+func (s sample) quantile(q float64) float64 { return measure.Quantile(s, q) }
 
 // String is the median and, when there is more than one value, the spread.
 func (s sample) String() string {

@@ -25,13 +25,3 @@ func TestSample(t *testing.T) {
 		t.Errorf("of nothing: %v, %v, %q", none.median(), none.quantile(0.5), none.String())
 	}
 }
-
-func TestQuantileOfMany(t *testing.T) {
-	var s sample
-	for i := range 1000 {
-		s = append(s, float64(1000-i))
-	}
-	if q := s.quantile(0.99); q != 990 {
-		t.Errorf("99th percentile of 1..1000 is %v", q)
-	}
-}

@@ -29,14 +29,3 @@ func lock(path string) (io.Closer, error) {
 	}
 	return f, nil
 }
-
-// setBuffers gives a socket room for n bytes each way, past the limits of the system: root may.
-func setBuffers(fd uintptr, n int) error {
-	if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, n); err != nil {
-		return fmt.Errorf("receive buffer of %d bytes: %w", n, err)
-	}
-	if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, n); err != nil {
-		return fmt.Errorf("send buffer of %d bytes: %w", n, err)
-	}
-	return nil
-}

@@ -15,5 +15,3 @@ func signalGroup(int, syscall.Signal) error { return errors.ErrUnsupported }
 func kill(int) error { return errors.ErrUnsupported }
 
 func lock(string) (io.Closer, error) { return nil, errors.New("the benchmark needs Linux") }
-
-func setBuffers(uintptr, int) error { return errors.ErrUnsupported }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/weft-net/weft/internal/measure"
 )
 
 const (
@@ -202,7 +204,7 @@ func (w *world) cpu() (all, daemons time.Duration, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	if all, err = parseBusy(string(b)); err != nil {
+	if all, err = measure.ParseBusy(b); err != nil {
 		return 0, 0, err
 	}
 	for _, h := range w.machines() {

@@ -345,6 +345,46 @@ func (b *Backend) IPAM(context.Context) (api.IPAM, error) {
 	}}, err
 }
 
+// BenchNet tells of two tests and returns what they came to; a network called broken fails between them.
+func (b *Backend) BenchNet(ctx context.Context, r api.BenchRequest, progress func(api.BenchProgress) error) (api.Bench, error) {
+	err := b.called("bench net %s %v %v %d %d %d", r.Network, r.Hosts, r.Tests, r.DurationMS, r.Rate, r.MaxMbit)
+	b.mu.Unlock()
+	if err != nil {
+		return api.Bench{}, err
+	}
+	for i, p := range []api.BenchProgress{{Test: "prepare"}, {Test: api.BenchRTT, To: []string{"two"}, Number: 1, Of: 2, ElapsedS: 0.5}, {Test: api.BenchMcast, To: []string{"two", "three"}, Number: 2, Of: 2, ElapsedS: 3.5}} {
+		if err := progress(p); err != nil {
+			return api.Bench{}, err
+		}
+		if i == 1 && r.Network == "broken" {
+			return api.Bench{}, api.Errorf(api.CodeUnavailable, "host two has left the measurement").WithHint("weft hosts")
+		}
+	}
+	if r.Network == "endless" {
+		<-ctx.Done()
+		return api.Bench{}, ctx.Err()
+	}
+	return api.Bench{
+		Network: "weft", Engine: api.EngineSealed, Group: "239.192.1.2",
+		Hosts: []api.BenchHost{
+			{Host: "one", Address: "10.32.0.3", Version: "v0.0.0-test"},
+			{Host: "two", Address: "10.32.8.2", Version: "v0.0.0-test"},
+			{Host: "three", Address: "10.32.4.2", Version: "v0.0.0-test"},
+		},
+		Skipped: []api.BenchSkip{{Host: "four", Reason: "host four: it takes part in no measurement: bench is off in its settings"}},
+		Bench: []api.BenchRow{
+			{Test: api.BenchRTT, From: "one", To: []string{"two"}, Seconds: 3, Sent: 300, RTTMinMS: 0.2, RTTP50MS: 0.31, RTTP99MS: 0.9, RTTMaxMS: 2},
+			{Test: api.BenchTCP, From: "one", To: []string{"two"}, Error: "send to 10.32.8.2:7781: connection refused"},
+			{
+				Test: api.BenchMcast, From: "one", To: []string{"two", "three"}, Seconds: 0.25, PacketBytes: 1400, PayloadBytes: 1372, Sent: 10000,
+				PacketsPerS: 40000, MbitPerS: 438.84, LossPercent: 0.05, Duplicates: 1, LimitedBy: api.LimitSender, DeliveredBytes: 548800000, DaemonsSPerGB: 3.4, MachinesSPerGB: 9.87,
+				Receivers: []api.BenchReceiver{{Host: "two", Received: 10000}, {Host: "three", Received: 9995, LossPercent: 0.05, Duplicates: 1}},
+				CPU:       []api.BenchCPU{{Host: "one", DaemonS: 1, MachineS: 2}, {Host: "two", DaemonS: 0.5, MachineS: 2, Shared: true}},
+			},
+		},
+	}, nil
+}
+
 // Down remembers the call and calls OnDown.
 func (b *Backend) Down(_ context.Context, d api.Down) error {
 	b.mu.Lock()
