@@ -73,6 +73,20 @@ func (u *Underlay) BlackHole(n int) Fault {
 	return u.setFault("blackhole", fmt.Sprintf("  meta length > %d drop\n", n))
 }
 
+// BlackHoleFrom is BlackHole for what one host sends another.
+func (u *Underlay) BlackHoleFrom(from, to *Host, n int) Fault {
+	u.w.T.Helper()
+	a, b := u.port(from), u.port(to)
+	return u.setFault("blackhole "+a+" "+b, fmt.Sprintf("  iifname %q oifname %q meta length > %d drop\n", a, b, n))
+}
+
+// BlackHoleBetween is BlackHole for what two hosts send each other.
+func (u *Underlay) BlackHoleBetween(a, b *Host, n int) Fault {
+	u.w.T.Helper()
+	there, back := u.BlackHoleFrom(a, b, n), u.BlackHoleFrom(b, a, n)
+	return func() { there(); back() }
+}
+
 // Block cuts two hosts, or the NATs they are behind, off from each other.
 func (u *Underlay) Block(a, b *Host) Fault {
 	u.w.T.Helper()
