@@ -88,9 +88,7 @@ func throughHole(t *testing.T, from, to *agent, mtu int, open func() rig.Fault) 
 	const every, lasts = 50 * time.Millisecond, 5 * time.Second
 	tag := to.name
 	group, quiet := "239.2.9."+tag[1:], "239.2.19."+tag[1:]
-	inside := func(a *agent, cmd ...string) *rig.Process {
-		return a.host.Start(append([]string{"nsenter", "-t", strconv.Itoa(a.PID()), "-n"}, cmd...)...)
-	}
+	inside := func(a *agent, cmd ...string) *rig.Process { return a.host.Start(a.beside(cmd...)...) }
 	for _, g := range []string{group, quiet} {
 		to.do("join %s", g)
 		rig.AwaitMembers(t, 10*time.Second, from.host, g, 1)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -47,7 +48,21 @@ func (s *System) preparePlain(n *network) (netip.Addr, error) {
 	if !ok {
 		return refuse("its hosts send from %s addresses, and this host has none on the underlay", familyName(n.def.Underlay6))
 	}
+	// The kernel would say nothing about groups' frames that are too long. What an earlier run left goes on, as it is: told by reach.
+	_, err := net.InterfaceByName(vnet.VXLANName(n.vni))
+	if need, have := packetNeed(s.clusterMTU(), local), s.underlay.InterfaceMTU(local); err != nil && have > 0 && have < need {
+		return refuse("its frames of MTU %d need packets of %d bytes, and the interface of %s carries %d. Raise that, found the cluster with a smaller --mtu, or leave --plain away: a sealed network sends long frames in fragments",
+			s.clusterMTU(), need, local, have)
+	}
 	return local, s.guard.plain(vnet.BridgeName(n.vni), n.vni, s.reach(n, s.look(n)).known)
+}
+
+// packetNeed is the length of the IP packet that carries a frame of MTU mtu from an address, in bytes.
+func packetNeed(mtu int, from netip.Addr) int {
+	if from.Is6() {
+		return mtu + vnet.VXLANOverhead + 8 + 40
+	}
+	return mtu + vnet.VXLANOverhead + 8 + 20
 }
 
 func familyName(six bool) string {
