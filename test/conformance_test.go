@@ -189,7 +189,7 @@ func awaitNetwork(t *testing.T, at *rig.Host, name string) {
 // told waits until a plain network's problem is shown where people look, or is no more.
 func (s *stage) told(t *testing.T, at *rig.Host, text string, want bool) {
 	t.Helper()
-	rig.Eventually(t, 10*time.Second, func() error {
+	rig.Eventually(t, 20*time.Second, func() error {
 		for _, cmd := range [][]string{{"network", "show", "plain"}, {"status"}} {
 			if out := at.Weft(cmd...).Stdout; strings.Contains(out, text) != want {
 				return fmt.Errorf("%s: %q is shown by weft %s: want %v\n%s", at.Name, text, strings.Join(cmd, " "), want, out)

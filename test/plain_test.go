@@ -164,6 +164,52 @@ func TestPlainRefused(t *testing.T) {
 	}
 }
 
+// TestPlainPortClosed: UDP port 4789 is closed on the way to a host, or open for short packets only, while weft's own port is
+// open: said on the side whose packets are lost, with the fix, and no more when the way is open.
+func TestPlainPortClosed(t *testing.T) {
+	t.Parallel()
+	u, h := cloud(t, 2)
+	h[0].MustWeft("network", "create", "plain", "--plain")
+	awaitNetwork(t, h[1], "plain")
+	s := &stage{u: u, h: h}
+	open := u.BlockPort(h[0], h[1], 4789)
+	a, b := startAgent(t, h[0], "a", "--network", "plain"), startAgent(t, h[1], "b", "--network", "plain")
+	const closed, long = "open UDP port 4789", "no packets of 1450 bytes"
+	began := time.Now()
+	s.told(t, h[0], closed, true)
+	t.Logf("told after %v", time.Since(began).Round(100*time.Millisecond))
+	s.told(t, h[1], closed, false) // the other way is open
+	b.do("send %s this-way", a.ip4())
+	a.awaitGot("this-way", 3*time.Second)
+	open()
+	began = time.Now()
+	s.told(t, h[0], closed, false)
+	t.Logf("open again: told after %v", time.Since(began).Round(100*time.Millisecond))
+	a.do("send %s that-way", b.ip4())
+	b.awaitGot("that-way", 3*time.Second)
+
+	// Frames of full length are lost in mid-life, whoever sends them: nothing is sent by weft itself.
+	wide := u.BlackHoleFrom(h[1], h[0], 1300)
+	began = time.Now()
+	s.told(t, h[1], long, true)
+	t.Logf("a black hole is told after %v", time.Since(began).Round(100*time.Millisecond))
+	s.told(t, h[0], long, false)
+	wide()
+	s.told(t, h[1], long, false)
+
+	// A daemon that is only dead is no closed port.
+	to := b.ip4()
+	h[1].Kill9()
+	rig.During(t, 6*time.Second, func() error {
+		if out := h[0].MustWeft("network", "show", "plain"); strings.Contains(out, closed) {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+	a.do("send %s to-the-killed", to)
+	b.awaitGot("to-the-killed", 3*time.Second)
+}
+
 // TestPlainMoves: a host whose underlay address changes goes on from its new one.
 func TestPlainMoves(t *testing.T) {
 	t.Parallel()

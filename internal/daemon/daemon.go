@@ -431,6 +431,8 @@ func (s *System) control(from ident.HostID, kind byte, body []byte) {
 		if err := s.ipam.HandleAsk(from, body); err != nil {
 			s.log.Debug("ask for addresses refused", "from", from.Short(), "err", err)
 		}
+	case wire.KindHeard:
+		s.heard(from, body)
 	default:
 		s.log.Debug("message of unknown kind", "from", from.Short(), "kind", kind)
 	}

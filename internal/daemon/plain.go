@@ -11,6 +11,7 @@ import (
 
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/fdb"
+	"github.com/weft-net/weft/internal/hearing"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/nl"
 	"github.com/weft-net/weft/internal/state"
@@ -116,6 +117,15 @@ func (s *System) reach(n *network, v view) reach {
 				problem("only %d bytes per packet are known to reach it, frames of MTU %d need %d: long ones may be lost; weft up --mtu sets less, when a cluster is founded",
 					path.Payload, clusterMTU, clusterMTU+vnet.VXLANOverhead)
 			}
+			// These go on being sent: it may be the question that is lost.
+			switch n.ears.verdict(h.ID) {
+			case hearing.Deaf:
+				problem("it does not get VXLAN packets from here, while weft's own arrive: open UDP port %d from this host to it", vnet.VXLANPort)
+			case hearing.ShortOnly:
+				problem("it gets short VXLAN packets from here and no long ones: the way there carries no packets of %d bytes; weft up --mtu sets less, when a cluster is founded",
+					packetNeed(clusterMTU, vtep))
+			case hearing.Unknown, hearing.Hears:
+			}
 		}
 		r.vteps[h.ID] = vtep
 	}
@@ -192,7 +202,9 @@ func (s *System) watchPlain(now time.Time) {
 			n.homed = now
 			s.rehome(n)
 		}
-		was, is := n.reached.Load(), s.reach(n, s.look(n))
+		v := s.look(n)
+		was, is := n.reached.Load(), s.reach(n, v)
+		s.ask(n, v, is, now)
 		if was != nil && maps.Equal(was.vteps, is.vteps) && slices.Equal(was.known, is.known) && slices.Equal(was.problems, is.problems) {
 			continue
 		}

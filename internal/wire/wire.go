@@ -77,6 +77,7 @@ const (
 	KindSignal    = 9  // "call me at": endpoints for hole punching                 package mesh
 	KindProbe     = 10 // what `weft ping` and `weft bench` send
 	KindNote      = 11 // one line for the other's operator (name taken, removed)
+	KindHeard     = 24 // a frame of a plain network was heard                      package hearing
 )
 
 // Limits. Each is a bound that unauthenticated or authenticated input cannot exceed.

@@ -119,6 +119,13 @@ func (u *Underlay) Unblock(a, b *Host) {
 	}
 }
 
+// BlockPort drops UDP datagrams to a port on their way from one host to another.
+func (u *Underlay) BlockPort(from, to *Host, udpPort int) Fault {
+	u.w.T.Helper()
+	a, b := u.port(from), u.port(to)
+	return u.setFault(fmt.Sprintf("blockport %s %s %d", a, b, udpPort), fmt.Sprintf("  iifname %q oifname %q udp dport %d drop\n", a, b, udpPort))
+}
+
 // Partition lets hosts talk inside their group only. Hosts in no group are cut off from all.
 func (u *Underlay) Partition(groups ...[]*Host) Fault {
 	u.w.T.Helper()
