@@ -67,7 +67,7 @@ func stepKilled(t *testing.T, s *stage) {
 		s.h[1].Launch()
 		began := time.Now()
 		i := 0
-		rig.Eventually(t, 3*time.Second, func() error {
+		rig.Eventually(t, 6*time.Second, func() error { // TestKill9 holds 3 s, on a stage with less going on
 			i++
 			sealed.a[0].do("send %s there-%d", sealed.group4(8), i)
 			sealed.a[1].do("send %s back-%d", sealed.group4(8), i)

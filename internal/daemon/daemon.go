@@ -79,6 +79,8 @@ type System struct {
 	wipe     bool // leave: the state directory goes, too
 	// ---
 
+	ears sync.Map // of plain networks that are up: VNI → *ears
+
 	met map[ident.HostID]*seal.Sealer // owned by spread: the session in which a host was last greeted
 
 	inboxMu  sync.Mutex // guards all down to the line

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -17,22 +16,18 @@ import (
 	"github.com/weft-net/weft/internal/wire"
 )
 
-// answerGap is how soon the same host is answered again, for each length: frames of a plain network may come from anybody
-// who can use a VTEP's address.
-const answerGap = 200 * time.Millisecond
-
 // ears find out which hosts get a plain network's VXLAN packets: UDP port 4789 may be closed on the way, though weft's
 // own is not. The kernel owns that port, so the question is a frame, sent and received beside the bridge.
 type ears struct {
-	mu       sync.Mutex // guards what follows
-	known    hearing.Ears
-	conn     ethersock.Conn
-	index    int // of the device conn is on
-	answered map[ident.HostID][2]time.Time
+	mu     sync.Mutex // guards what follows
+	known  hearing.Ears
+	conn   ethersock.Conn
+	index  int                        // of the device conn is on
+	lately map[ident.HostID][2]uint64 // round of the last short and the last long frame heard of each
 }
 
 func newEars() *ears {
-	e := &ears{answered: map[ident.HostID][2]time.Time{}}
+	e := &ears{lately: map[ident.HostID][2]uint64{}}
 	e.known.Start(rand.Uint64() >> 1)
 	return e
 }
@@ -60,9 +55,9 @@ func (e *ears) replace(conn ethersock.Conn, index int) {
 	e.conn, e.index = conn, index
 }
 
-// ask asks the hosts with attachments, to which the device sends what all get, whether they hear this one. Those
-// without a direct path of weft's own cannot be judged: their answers would say nothing. Called by spread, once a second.
-func (s *System) ask(n *network, v view, r reach, now time.Time) {
+// listen finds out whether the hosts with attachments, to which the device sends what all get, hear this one. Called by
+// spread, once a second.
+func (s *System) listen(n *network, v view, r reach, now time.Time) {
 	iface, err := s.openEars(n)
 	if err != nil {
 		s.log.Debug("plain network not probed", "network", n.name, "err", err)
@@ -70,16 +65,21 @@ func (s *System) ask(n *network, v view, r reach, now time.Time) {
 	}
 	var expect []ident.HostID
 	for _, id := range v.hosts {
-		if p := s.mesh.Peer(id); r.vteps[id].IsValid() && p != nil && p.Path() != nil {
+		if r.vteps[id].IsValid() {
 			expect = append(expect, id)
 		}
 	}
 	e := n.ears
 	e.mu.Lock()
-	round, due := e.known.Tick(now, expect)
+	round, question := e.known.Tick(now, expect)
 	conn := e.conn
 	e.mu.Unlock()
-	if !due || conn == nil {
+	if question != 0 {
+		for _, id := range expect {
+			s.note(id, hearing.Note{VNI: n.vni, Round: question})
+		}
+	}
+	if round == 0 || conn == nil {
 		return
 	}
 	f := hearing.Frame{VNI: n.vni, Round: round, From: s.mesh.Self()}
@@ -89,6 +89,11 @@ func (s *System) ask(n *network, v view, r reach, now time.Time) {
 	if err := errors.Join(err, conn.Send(f.Append(nil, mac, iface.MTU+14))); err != nil {
 		s.log.Debug("plain network not probed", "network", n.name, "err", err)
 	}
+}
+
+// note sends a note on a host's link; one that is lost is asked for again.
+func (s *System) note(to ident.HostID, n hearing.Note) {
+	_ = s.mesh.Send(to, n.Append([]byte{wire.KindHeard}))
 }
 
 // openEars opens the socket on the network's device, anew when the device is another.
@@ -126,7 +131,7 @@ func (s *System) openEars(n *network) (*net.Interface, error) {
 	return iface, nil
 }
 
-// hear answers the questions that come by a device, until the socket is closed, or the device goes down.
+// hear takes note of the frames that come by a device, until the socket is closed, or the device goes down.
 func (s *System) hear(n *network, conn ethersock.Conn) {
 	buf := make([]byte, 256) // a long frame's end says nothing
 	for {
@@ -135,48 +140,45 @@ func (s *System) hear(n *network, conn ethersock.Conn) {
 			return
 		}
 		f, err := hearing.ParseFrame(buf[:k])
-		if err != nil || f.VNI != n.vni || f.From == s.mesh.Self() || s.mesh.Peer(f.From) == nil {
-			s.log.Debug("question of a plain network refused", "network", n.name, "from", f.From.Short(), "err", err)
+		if err != nil || f.VNI != n.vni || s.mesh.Peer(f.From) == nil { // of known hosts only: their number is bounded
+			s.log.Debug("frame between hosts refused", "network", n.name, "from", f.From.Short(), "err", err)
 			continue
 		}
-		if !n.ears.mayAnswer(f, time.Now()) {
-			continue
+		e := n.ears
+		e.mu.Lock()
+		at := e.lately[f.From]
+		if f.Long {
+			at[1] = f.Round
+		} else {
+			at[0] = f.Round
 		}
-		_ = s.mesh.Send(f.From, hearing.Answer{VNI: f.VNI, Round: f.Round, Long: f.Long}.Append([]byte{wire.KindHeard})) // asked again when lost
+		e.lately[f.From] = at
+		e.mu.Unlock()
 	}
 }
 
-// mayAnswer bounds answers to one host.
-func (e *ears) mayAnswer(f hearing.Frame, now time.Time) bool {
+// heard takes a question or a report of another host. It runs in the mesh's loop, which must not wait for System.mu.
+func (s *System) heard(from ident.HostID, body []byte) {
+	note, err := hearing.ParseNote(body)
+	if err != nil {
+		s.log.Debug("note refused", "from", from.Short(), "err", err)
+		return
+	}
+	v, ok := s.ears.Load(note.VNI)
+	if !ok {
+		return
+	}
+	e := v.(*ears)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	i := 0
-	if f.Long {
-		i = 1
-	}
-	at := e.answered[f.From]
-	if now.Sub(at[i]) < answerGap {
-		return false
-	}
-	at[i] = now
-	e.answered[f.From] = at
-	return true
-}
-
-// heard takes an answer.
-func (s *System) heard(from ident.HostID, body []byte) {
-	a, err := hearing.ParseAnswer(body)
-	if err != nil {
-		s.log.Debug("answer refused", "from", from.Short(), "err", err)
+	if note.Report {
+		e.known.Report(from, note.Round, note.Short, note.Long)
 		return
 	}
-	all := s.localNetworks()
-	i := slices.IndexFunc(all, func(n *network) bool { return n.vni == a.VNI && n.ears != nil })
-	if i < 0 {
+	if e.conn == nil { // not listening: what was sent could not be heard
 		return
 	}
-	e := all[i].ears
-	e.mu.Lock()
-	e.known.Heard(from, a.Round, a.Long)
-	e.mu.Unlock()
+	at := e.lately[from]
+	note.Report, note.Short, note.Long = true, at[0] == note.Round, at[1] == note.Round
+	s.note(from, note)
 }

@@ -306,6 +306,9 @@ func (s *System) takeUpHeld(ctx context.Context, name string) (*network, error) 
 	s.mu.Lock()
 	s.networks[n.vni] = n
 	s.mu.Unlock()
+	if n.ears != nil {
+		s.ears.Store(n.vni, n.ears)
+	}
 	s.rebuild(n)
 	s.log.Info("network up", "network", name, "vni", n.vni, "bridge", vnet.BridgeName(n.vni))
 	return n, nil
@@ -545,6 +548,7 @@ func (s *System) giveUp(name string) error {
 	s.mu.Unlock()
 	// The scope stays held: this host's address books in it say which ranges it was given and took, should it return.
 	if n.def.Plain {
+		s.ears.Delete(n.vni)
 		n.ears.close()
 		return errors.Join(s.mesh.Publish(n.vni, nil, []string{keyVTEP}), s.mesh.Publish(0, nil, []string{keyNetwork + name}))
 	}

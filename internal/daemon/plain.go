@@ -204,7 +204,7 @@ func (s *System) watchPlain(now time.Time) {
 		}
 		v := s.look(n)
 		was, is := n.reached.Load(), s.reach(n, v)
-		s.ask(n, v, is, now)
+		s.listen(n, v, is, now)
 		if was != nil && maps.Equal(was.vteps, is.vteps) && slices.Equal(was.known, is.known) && slices.Equal(was.problems, is.problems) {
 			continue
 		}

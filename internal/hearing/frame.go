@@ -18,17 +18,16 @@ var group = [6]byte{0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e}
 const (
 	etherHeader = 14
 	// Short is the length of a short frame.
-	Short = etherHeader + bodySize
-	// bodySize of a frame, padding follows; AnswerSize of an answer.
-	bodySize   = 1 + 1 + 4 + 8 + 16
-	AnswerSize = 4 + 8 + 1
-	version    = 1
+	Short    = etherHeader + bodySize
+	bodySize = 1 + 1 + 4 + 8 + 16 // padding follows
+	noteSize = 1 + 4 + 8
+	version  = 1
 )
 
-// ErrFrame says that a frame or an answer is none.
+// ErrFrame says that a frame or a note is none.
 var ErrFrame = errors.New("hearing: malformed frame")
 
-// Frame asks who hears.
+// Frame is what is to be heard.
 //
 //	0             14        15      16     20      28       44
 //	+-------------+---------+-------+------+-------+--------+---------+
@@ -62,26 +61,35 @@ func ParseFrame(b []byte) (Frame, error) {
 	return Frame{VNI: binary.BigEndian.Uint32(b[16:]), Round: binary.BigEndian.Uint64(b[20:]), From: ident.HostID(b[28:44]), Long: b[15] == 1}, nil
 }
 
-// Answer is what goes back on the link: VNI 4, round 8, long 1.
-type Answer struct {
-	VNI   uint32
-	Round uint64
-	Long  bool
+// Note goes on the link: a question what was heard of a round, or the report.
+//
+//	0       1     5       13
+//	+-------+-----+-------+
+//	| flags | VNI | round |   flags: 1 a report, 2 short was heard, 4 long was heard
+//	+-------+-----+-------+
+type Note struct {
+	VNI         uint32
+	Round       uint64
+	Report      bool
+	Short, Long bool // of a report
 }
 
-// Append appends the answer's bytes.
-func (a Answer) Append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint32(b, a.VNI)
-	b = binary.BigEndian.AppendUint64(b, a.Round)
-	return append(b, bit(a.Long))
+// Append appends the note's bytes.
+func (n Note) Append(b []byte) []byte {
+	b = append(b, bit(n.Report)|bit(n.Short)<<1|bit(n.Long)<<2)
+	b = binary.BigEndian.AppendUint32(b, n.VNI)
+	return binary.BigEndian.AppendUint64(b, n.Round)
 }
 
-// ParseAnswer reads an answer.
-func ParseAnswer(b []byte) (Answer, error) {
-	if len(b) != AnswerSize || b[12] > 1 {
-		return Answer{}, ErrFrame
+// ParseNote reads a note.
+func ParseNote(b []byte) (Note, error) {
+	if len(b) != noteSize || b[0] > 7 || b[0]&1 == 0 && b[0] != 0 {
+		return Note{}, ErrFrame
 	}
-	return Answer{VNI: binary.BigEndian.Uint32(b), Round: binary.BigEndian.Uint64(b[4:]), Long: b[12] == 1}, nil
+	return Note{
+		VNI: binary.BigEndian.Uint32(b[1:]), Round: binary.BigEndian.Uint64(b[5:]),
+		Report: b[0]&1 != 0, Short: b[0]&2 != 0, Long: b[0]&4 != 0,
+	}, nil
 }
 
 func bit(v bool) byte {

@@ -1,8 +1,9 @@
 // Package hearing finds out which hosts hear this one's frames in a network that the kernel carries: a firewall on the way
 // says nothing, and neither does a kernel that finds no one to send to.
 //
-// In rounds, one frame for all is sent, short, and one as long as frames can be. Who gets them says so on its link, which is
-// another way: so each direction is judged alone.
+// In rounds, one frame for all is sent, short, and one as long as frames can be. A moment later the hosts are asked on their
+// links, which are another way, what of the round they heard: so each direction is judged alone, and only by those who say
+// that they heard nothing. A host that does not answer is down, or busy.
 package hearing
 
 import (
@@ -14,10 +15,10 @@ import (
 
 const (
 	every    = 10 * time.Second       // a round, when all is well or known to be bad
-	inDoubt  = time.Second            // ... when it is not known
-	patience = 900 * time.Millisecond // an answer takes at most so long
-	deafTime = 4                      // rounds without an answer that count as silence
-	giveUp   = 12                     // rounds without an answer after which doubt has ended
+	inDoubt  = 2 * time.Second        // ... when it is not known
+	patience = 500 * time.Millisecond // frames take at most so long
+	deafTime = 3                      // rounds of which nothing was heard that count as silence
+	giveUp   = 10                     // ... after which doubt has ended
 )
 
 // Verdict is what is known of one host.
@@ -33,25 +34,26 @@ const (
 
 // Ears is what is known of all hosts of one network. Its owner serializes the calls. The zero value knows nothing.
 type Ears struct {
-	round  uint64
-	sent   time.Time
-	judged bool
-	hosts  map[ident.HostID]*ear
+	round uint64
+	sent  time.Time
+	asked bool
+	hosts map[ident.HostID]*ear
 }
 
 // ear is one host's, for both lengths.
 type ear struct {
-	asked  uint64 // first round
-	lately [2]uint64
-	missed [2]int
+	first    uint64 // round that it could hear
+	reported uint64 // last round that it told about
+	heard    [2]bool
+	missed   [2]int
 }
 
-// Start makes rounds count from n: a random number, so that answers to an earlier run count for nothing.
+// Start makes rounds count from n: a random number, so that reports to an earlier run count for nothing.
 func (e *Ears) Start(n uint64) { e.round = n }
 
-// Tick judges the round of the moment and says whether a new one is due: then frames with its number are to be sent to
-// all that can be expected to answer. Call it about once a second.
-func (e *Ears) Tick(now time.Time, expect []ident.HostID) (round uint64, due bool) {
+// Tick says what is due: frames of a new round to all, or else the question to each what it heard of the round of the
+// moment. 0 is no round. Call it about once a second.
+func (e *Ears) Tick(now time.Time, expect []ident.HostID) (send, ask uint64) {
 	if e.hosts == nil {
 		e.hosts = map[ident.HostID]*ear{}
 	}
@@ -60,58 +62,47 @@ func (e *Ears) Tick(now time.Time, expect []ident.HostID) (round uint64, due boo
 			delete(e.hosts, id)
 		}
 	}
-	if !e.judged && now.Sub(e.sent) >= patience {
-		e.judge()
-	}
 	gap := every
 	for _, id := range expect {
 		h := e.hosts[id]
 		if h == nil {
-			h = &ear{asked: e.round + 1}
+			h = &ear{first: e.round + 1}
 			e.hosts[id] = h
 		}
-		if h.lately[0] == 0 && h.missed[0] < giveUp || doubtful(h.missed[0]) || doubtful(h.missed[1]) {
+		if h.reported == 0 && e.round < h.first+giveUp || doubtful(h.missed[0]) || doubtful(h.missed[1]) {
 			gap = inDoubt
 		}
 	}
-	if len(expect) == 0 || !e.sent.IsZero() && (!e.judged || now.Sub(e.sent) < gap-gap/10) { // a tick early is as good
-		return 0, false
+	switch {
+	case len(expect) == 0:
+	case e.sent.IsZero(), e.asked && now.Sub(e.sent) >= gap-gap/10: // a tick early is as good
+		e.round++
+		e.sent, e.asked = now, false
+		return e.round, 0
+	case !e.asked && now.Sub(e.sent) >= patience:
+		e.asked = true
+		return 0, e.round
 	}
-	e.round++
-	e.sent, e.judged = now, false
-	return e.round, true
+	return 0, 0
 }
 
 func doubtful(missed int) bool { return missed > 0 && missed < giveUp }
 
-func (e *Ears) judge() {
-	e.judged = true
-	for _, h := range e.hosts {
-		if h.asked > e.round {
-			continue
-		}
-		for i := range h.missed {
-			switch {
-			case h.lately[i] == e.round:
-				h.missed[i] = 0
-			case i == 0 || h.missed[0] == 0: // of long ones nothing is known where short ones are lost
-				h.missed[i]++
-			}
-		}
-	}
-}
-
-// Heard says that a host got a frame of a round.
-func (e *Ears) Heard(id ident.HostID, round uint64, long bool) {
+// Report says what a host heard of a round.
+func (e *Ears) Report(id ident.HostID, round uint64, short, long bool) {
 	h := e.hosts[id]
-	if h == nil || round != e.round || round < h.asked {
+	if h == nil || round != e.round || !e.asked || round < h.first || round == h.reported {
 		return
 	}
-	i := 0
-	if long {
-		i = 1
+	h.reported = round
+	for i, heard := range []bool{short, long} {
+		switch {
+		case heard:
+			h.heard[i], h.missed[i] = true, 0
+		case i == 0 || short: // of long ones nothing is known where short ones are lost
+			h.missed[i]++
+		}
 	}
-	h.lately[i], h.missed[i] = round, 0
 }
 
 // Verdict says what is known of a host.
@@ -124,7 +115,7 @@ func (e *Ears) Verdict(id ident.HostID) Verdict {
 		return Deaf
 	case h.missed[1] >= deafTime:
 		return ShortOnly
-	case h.lately[0] != 0 && h.lately[1] != 0:
+	case h.heard[0] && h.heard[1]:
 		return Hears
 	}
 	return Unknown

@@ -1,6 +1,7 @@
 package hearing
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -12,19 +13,19 @@ var (
 	bob   = ident.HostID{2}
 )
 
-// run ticks once a second; answer says what arrives of a round's frames, at once.
-func run(e *Ears, now *time.Time, d time.Duration, expect []ident.HostID, answer func(id ident.HostID, long bool) bool) (rounds int) {
+// run ticks once a second; heard says what arrives of a round's frames. A host that is in down does not answer.
+func run(e *Ears, now *time.Time, d time.Duration, expect []ident.HostID, heard func(id ident.HostID, long bool) bool, down ...ident.HostID) (rounds int) {
 	for end := now.Add(d); now.Before(end); *now = now.Add(time.Second) {
-		round, due := e.Tick(*now, expect)
-		if !due {
+		send, ask := e.Tick(*now, expect)
+		if send != 0 {
+			rounds++
+		}
+		if ask == 0 {
 			continue
 		}
-		rounds++
 		for _, id := range expect {
-			for _, long := range []bool{false, true} {
-				if answer(id, long) {
-					e.Heard(id, round, long)
-				}
+			if !slices.Contains(down, id) {
+				e.Report(id, ask, heard(id, false), heard(id, true))
 			}
 		}
 	}
@@ -51,8 +52,10 @@ func TestVerdicts(t *testing.T) {
 	if n := run(&e, &now, 100*time.Second, both, all); n > 11 {
 		t.Errorf("%d rounds in 100 s with nothing in doubt", n)
 	}
-	run(&e, &now, 16*time.Second, both, func(id ident.HostID, _ bool) bool { return id == alice })
-	want("one silent", Hears, Deaf)
+	run(&e, &now, 30*time.Second, both, none, bob)
+	want("one deaf, one down", Deaf, Hears)
+	run(&e, &now, 14*time.Second, both, func(id ident.HostID, _ bool) bool { return id == alice })
+	want("one back, one deaf", Hears, Deaf)
 	run(&e, &now, 60*time.Second, both, func(id ident.HostID, long bool) bool { return id == alice || !long })
 	want("short ones only", Hears, ShortOnly)
 	if n := run(&e, &now, 100*time.Second, both, func(id ident.HostID, long bool) bool { return id == alice || !long }); n > 11 {
@@ -72,24 +75,25 @@ func TestLostOnes(t *testing.T) {
 	now := time.Unix(1000, 0)
 	i := 0
 	for range 200 {
-		run(&e, &now, time.Second, []ident.HostID{alice}, func(ident.HostID, bool) bool { i++; return i%3 == 0 })
-		if v := e.Verdict(alice); v == Deaf {
-			t.Fatalf("deaf after %d frames of which every third arrived", i)
+		run(&e, &now, time.Second, []ident.HostID{alice}, func(ident.HostID, bool) bool { i++; return i%4 > 1 })
+		if v := e.Verdict(alice); v == Deaf || v == ShortOnly {
+			t.Fatalf("verdict %v after %d frames of which half arrived", v, i)
 		}
 	}
-	run(&e, &now, 7*time.Second, []ident.HostID{bob}, none)
+	run(&e, &now, 8*time.Second, []ident.HostID{bob}, none)
 	if v := e.Verdict(bob); v != Deaf {
-		t.Errorf("verdict %v after 7 s of silence", v)
+		t.Errorf("verdict %v after 8 s of silence", v)
 	}
-	e.Heard(bob, 17, false) // of another run
+	e.Report(bob, 17, true, true) // of another run
 	if v := e.Verdict(bob); v != Deaf {
-		t.Errorf("verdict %v after an answer to a round that was not", v)
+		t.Errorf("verdict %v after a report of a round that was not", v)
 	}
 }
 
 func FuzzFrames(f *testing.F) {
 	f.Add(Frame{VNI: 7, Round: 9, From: alice, Long: true}.Append(nil, [6]byte{2}, 100))
-	f.Add(Answer{VNI: 7, Round: 9}.Append(nil))
+	f.Add(Note{VNI: 7, Round: 9}.Append(nil))
+	f.Add(Note{VNI: 7, Round: 9, Report: true, Long: true}.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if v, err := ParseFrame(b); err == nil {
 			again, err := ParseFrame(v.Append(nil, [6]byte{2}, len(b)))
@@ -97,7 +101,7 @@ func FuzzFrames(f *testing.F) {
 				t.Errorf("%+v became %+v, %v", v, again, err)
 			}
 		}
-		if v, err := ParseAnswer(b); err == nil && string(v.Append(nil)) != string(b) {
+		if v, err := ParseNote(b); err == nil && string(v.Append(nil)) != string(b) {
 			t.Errorf("%x became %x", b, v.Append(nil))
 		}
 	})
