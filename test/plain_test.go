@@ -172,29 +172,25 @@ func TestPlainPortClosed(t *testing.T) {
 	h[0].MustWeft("network", "create", "plain", "--plain")
 	awaitNetwork(t, h[1], "plain")
 	s := &stage{u: u, h: h}
-	open := u.BlockPort(h[0], h[1], 4789)
+	open, wide := u.BlockPort(h[0], h[1], 4789), u.BlackHoleFrom(h[1], h[0], 1300)
 	a, b := startAgent(t, h[0], "a", "--network", "plain"), startAgent(t, h[1], "b", "--network", "plain")
 	const closed, long = "open UDP port 4789", "no packets of 1450 bytes"
 	began := time.Now()
 	s.told(t, h[0], closed, true)
+	s.told(t, h[1], long, true) // of the other way
 	t.Logf("told after %v", time.Since(began).Round(100*time.Millisecond))
-	s.told(t, h[1], closed, false) // the other way is open
+	s.told(t, h[0], long, false)
+	s.told(t, h[1], closed, false)
 	b.do("send %s this-way", a.ip4())
 	a.awaitGot("this-way", 3*time.Second)
 	open()
+	wide()
 	began = time.Now()
 	s.told(t, h[0], closed, false)
+	s.told(t, h[1], long, false)
 	t.Logf("open again: told after %v", time.Since(began).Round(100*time.Millisecond))
 	a.do("send %s that-way", b.ip4())
 	b.awaitGot("that-way", 3*time.Second)
-
-	// Frames of full length are lost in mid-life, whoever sends them: nothing is sent by weft itself.
-	wide := u.BlackHoleFrom(h[1], h[0], 1300)
-	began = time.Now()
-	s.told(t, h[1], long, true)
-	t.Logf("a black hole is told after %v", time.Since(began).Round(100*time.Millisecond))
-	s.told(t, h[0], long, false)
-	wide()
 
 	// A daemon that is only dead is no closed port.
 	to := b.ip4()
