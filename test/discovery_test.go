@@ -6,12 +6,12 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/weft-net/weft/test/rig"
 )
 
-// TestAvahi: mDNS as shipped by Debian, on two hosts in a cloud, finds a service in both families.
-func TestAvahi(t *testing.T) {
-	t.Parallel()
-	_, h := cloud(t, 2)
+// stepMDNS: avahi as Debian ships it, on two hosts, finds a service in both families.
+func stepMDNS(t *testing.T, s *side) {
 	dir := t.TempDir()
 	// Each avahi has a bus and a /run of its own, as on a machine of its own.
 	const start = `set -e
@@ -32,11 +32,16 @@ for i in $(seq 50); do avahi-daemon -c && break; sleep 0.1; done
 		}
 		return path
 	}
-	publisher := h[0].Run("river", "unshare", "-m", "bash", "-c", start+`exec avahi-publish-service serenity _weft._tcp 7777 hello=world`, "bash", conf("river"))
-	browser := h[1].Run("simon", "unshare", "-m", "bash", "-c", start+`while :; do avahi-browse -rtp _weft._tcp; sleep 0.3; done`, "bash", conf("simon"))
+	run := func(at *rig.Host, name string, cmd ...string) *rig.Process {
+		return at.RunWith([]string{"--network", s.engine, "--name", name}, cmd...)
+	}
+	publisher := run(s.h[0], "river", "unshare", "-m", "bash", "-c", start+`exec avahi-publish-service serenity _weft._tcp 7777 hello=world`, "bash", conf("river"))
+	browser := run(s.h[1], "simon", "unshare", "-m", "bash", "-c", start+`while :; do avahi-browse -rtp _weft._tcp; sleep 0.3; done`, "bash", conf("simon"))
 	for _, family := range []string{"IPv4", "IPv6"} {
 		if _, err := browser.AwaitLine(fmt.Sprintf(`^=;weft0;%s;serenity;_weft\._tcp;.*;7777;"hello=world"`, family), 20*time.Second); err != nil {
 			t.Errorf("%v\npublisher: %v", err, publisher.Errors())
 		}
 	}
+	publisher.Stop(5 * time.Second)
+	browser.Stop(5 * time.Second)
 }

@@ -381,7 +381,27 @@ func TestHandoverOtherFormat(t *testing.T) {
 func TestHandoverPlain(t *testing.T) {
 	t.Parallel()
 	two := rig.Version(t, "v1.0.0-two")
-	_, h, agents := plainCloud(t, func(*rig.Host) {}, func(h *rig.Host) string { return h.Endpoint() })
+	_, h := cloud(t, 3)
+	h[0].MustWeft("network", "create", "open", "--plain")
+	var agents []*agent
+	for i, host := range h {
+		rig.Eventually(t, 5*time.Second, func() error { // the definition is on its way
+			if r := host.Weft("network", "show", "open"); r.Code != 0 {
+				return fmt.Errorf("%s: %s", host.Name, r.Stderr)
+			}
+			return nil
+		})
+		agents = append(agents, startAgent(t, host, fmt.Sprintf("a%d", i+1), "--network", "open"))
+	}
+	for _, host := range h {
+		rig.Eventually(t, 5*time.Second, func() error {
+			all, err := host.Attachments()
+			if err == nil && len(all) != len(agents) {
+				err = fmt.Errorf("%s knows %d attachments", host.Name, len(all))
+			}
+			return err
+		})
+	}
 	notify := h[1].NotifySocket()
 	h[1].Setenv("NOTIFY_SOCKET=" + notify.Path)
 	h[1].Restart()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,19 @@ func (a *agent) do(format string, args ...any) {
 	cmd := fmt.Sprintf(format, args...)
 	a.Send(cmd)
 	a.ExpectLine("^ok "+regexp.QuoteMeta(cmd)+"$", 10*time.Second)
+}
+
+// beside is a command in the agent's attachment.
+func (a *agent) beside(cmd ...string) []string {
+	return append([]string{"nsenter", "-t", strconv.Itoa(a.PID()), "-n"}, cmd...)
+}
+
+// ping sends n pings of size bytes that must not be fragmented, and returns how many were answered, and all that it printed.
+func (a *agent) ping(to string, n, size int, options ...string) (int, string) {
+	a.t.Helper()
+	cmd := append([]string{"ping", "-n", "-M", "do", "-i", "0.1", "-W", "1", "-c", strconv.Itoa(n), "-s", strconv.Itoa(size)}, options...)
+	r := a.host.Exec(a.beside(append(cmd, to)...)...)
+	return strings.Count(r.Stdout, " bytes from "), r.Stdout + r.Stderr
 }
 
 // got returns how many datagrams with this text arrived.

@@ -123,18 +123,3 @@ func TestRelayAndBackToDirect(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// TestIPv6Underlay: hosts that have IPv6 only.
-func TestIPv6Underlay(t *testing.T) {
-	t.Parallel()
-	w := rig.New(t)
-	u := w.Cloud()
-	h1, h2 := u.Host("h1"), u.Host("h2")
-	for _, h := range []*rig.Host{h1, h2} {
-		h.MustExec("ip", "-4", "addr", "flush", "dev", "eth0")
-	}
-	h1.Up()
-	h2.Up(h1.IP6.String())
-	rig.AllKnowAll(t, 15*time.Second, h1, h2)
-	converse(t, "239.5.5.5", startAgent(t, h1, "a1"), startAgent(t, h2, "a2"))
-}

@@ -36,10 +36,11 @@ var layers = map[string]layer{
 
 	"internal/seal": core, "internal/handshake": core, "internal/frag": core, "internal/link": core,
 	"internal/state": core, "internal/ring": core, "internal/fdb": core,
-	"internal/island": core, "internal/tree": core, "internal/measure": core,
+	"internal/island": core, "internal/tree": core, "internal/hearing": core, "internal/measure": core,
 
 	"internal/udp": seam, "internal/netmon": seam, "internal/tap": seam, "internal/nl": seam, "internal/netns": seam,
 	"internal/guard": seam, "internal/store": seam, "internal/sdnotify": seam, "internal/handover": seam, "internal/load": seam,
+	"internal/ethersock": seam,
 
 	"internal/stream": service, "internal/mesh": service, "internal/cast": service, "internal/vnet": service,
 	"internal/ipam": service, "internal/bench": service,

@@ -276,8 +276,9 @@ type underlay struct {
 
 	mu    sync.Mutex // guards all down to the line
 	list  []netmon.Addr
-	addrs []netip.Addr // of list
-	mtus  map[netip.Addr]int
+	addrs []netip.Addr       // of list
+	own   map[netip.Addr]int // MTU of the interface of each
+	mtus  map[netip.Addr]int // of the way to others
 	// ---
 }
 
@@ -309,12 +310,14 @@ func (u *underlay) read() error {
 		return err
 	}
 	var addrs []netip.Addr
+	own := map[netip.Addr]int{}
 	for _, a := range list {
 		addrs = append(addrs, a.IP)
+		own[a.IP] = a.MTU
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.list, u.addrs, u.mtus = list, addrs, map[netip.Addr]int{}
+	u.list, u.addrs, u.own, u.mtus = list, addrs, own, map[netip.Addr]int{}
 	return nil
 }
 
@@ -331,9 +334,19 @@ func (u *underlay) Endpoints() []netip.Addr {
 	return u.addrs
 }
 
+// InterfaceMTU returns the MTU of the interface that has one of this host's addresses, 0 when none has.
+func (u *underlay) InterfaceMTU(own netip.Addr) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.own[own]
+}
+
 func (u *underlay) MTU(to netip.Addr) int {
 	u.mu.Lock()
-	v, ok := u.mtus[to]
+	v, ok := u.own[to] // the route there is that of the loopback interface, which takes anything
+	if !ok {
+		v, ok = u.mtus[to]
+	}
 	u.mu.Unlock()
 	if ok || !to.IsValid() {
 		return v

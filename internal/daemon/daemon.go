@@ -93,9 +93,11 @@ type System struct {
 	awaited  *handover.Conn // whoever asked this run to end waits for this to close
 	// ---
 
+	ears sync.Map // of plain networks that are up: VNI → *ears
+
 	met     map[ident.HostID]*seal.Sealer  // owned by spread: the session in which a host was last greeted
 	islands islands                        // owned by spread
-	heard   atomic.Pointer[[]island.Heard] // to be published
+	audible atomic.Pointer[[]island.Heard] // whom this host hears by native multicast, to be published
 
 	inboxMu  sync.Mutex // guards all down to the line
 	inbox    inbox
@@ -545,6 +547,8 @@ func (s *System) control(from ident.HostID, kind byte, body []byte) {
 		if err := s.ipam.HandleAsk(from, body); err != nil {
 			s.log.Debug("ask for addresses refused", "from", from.Short(), "err", err)
 		}
+	case wire.KindHeard:
+		s.heard(from, body)
 	default:
 		s.log.Debug("message of unknown kind", "from", from.Short(), "kind", kind)
 	}

@@ -120,13 +120,13 @@ func (s *System) joinIsland() {
 
 // onHearing keeps what the datapath hears until spread publishes it.
 func (s *System) onHearing(heard []island.Heard) {
-	s.heard.Store(&heard)
+	s.audible.Store(&heard)
 	s.poke()
 }
 
 // publishHeard tells other hosts whom this one hears.
 func (s *System) publishHeard() {
-	heard := s.heard.Swap(nil)
+	heard := s.audible.Swap(nil)
 	if heard == nil {
 		return
 	}

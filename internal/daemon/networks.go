@@ -47,6 +47,7 @@ type network struct {
 	local   netip.Addr            // plain: the underlay address that frames leave from; owned by spread once the network is up
 	homed   time.Time             // plain: when that was last looked at; owned by spread
 	reached atomic.Pointer[reach] // plain: as the kernel was last told
+	ears    *ears                 // plain: who hears this host
 	joined  map[netip.Prefix]bool // subnets of which this host has asked a share; guarded by System.taking
 	// served is what the bridge and the forwarding table were last set to: written by rebuild, shown by groups.
 	served atomic.Pointer[map[membership]bool]
@@ -272,7 +273,7 @@ func (s *System) takeUpHeld(ctx context.Context, name string) (*network, error) 
 		if err != nil {
 			return nil, err
 		}
-		n.local = local
+		n.local, n.ears = local, newEars()
 	}
 	dev, err := s.vnet.Ensure(ctx, vnet.Spec{Name: name, VNI: n.vni, MTU: cluster.MTU, Local: n.local})
 	if errors.Is(err, nl.ErrPortTaken) {
@@ -310,6 +311,9 @@ func (s *System) takeUpHeld(ctx context.Context, name string) (*network, error) 
 	s.mu.Lock()
 	s.networks[n.vni] = n
 	s.mu.Unlock()
+	if n.ears != nil {
+		s.ears.Store(n.vni, n.ears)
+	}
 	s.rebuild(n)
 	s.log.Info("network up", "network", name, "vni", n.vni, "bridge", vnet.BridgeName(n.vni))
 	return n, nil
@@ -552,6 +556,8 @@ func (s *System) giveUp(name string) error {
 	s.mu.Unlock()
 	// The scope stays held: this host's address books in it say which ranges it was given and took, should it return.
 	if n.def.Plain {
+		s.ears.Delete(n.vni)
+		n.ears.close()
 		return errors.Join(s.mesh.Publish(n.vni, nil, []string{keyVTEP}), s.mesh.Publish(0, nil, []string{keyNetwork + name}))
 	}
 	return errors.Join(s.cast.RemoveNetwork(n.vni), s.mesh.Publish(0, nil, []string{keyNetwork + name}))

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/fdb"
+	"github.com/weft-net/weft/internal/hearing"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/nl"
 	"github.com/weft-net/weft/internal/state"
@@ -47,7 +49,21 @@ func (s *System) preparePlain(n *network) (netip.Addr, error) {
 	if !ok {
 		return refuse("its hosts send from %s addresses, and this host has none on the underlay", familyName(n.def.Underlay6))
 	}
+	// The kernel would say nothing about groups' frames that are too long. What an earlier run left goes on, as it is: told by reach.
+	_, err := net.InterfaceByName(vnet.VXLANName(n.vni))
+	if need, have := packetNeed(s.clusterMTU(), local), s.underlay.InterfaceMTU(local); err != nil && have > 0 && have < need {
+		return refuse("its frames of MTU %d need packets of %d bytes, and the interface of %s carries %d. Raise that, found the cluster with a smaller --mtu, or leave --plain away: a sealed network sends long frames in fragments",
+			s.clusterMTU(), need, local, have)
+	}
 	return local, s.guard.plain(vnet.BridgeName(n.vni), n.vni, s.reach(n, s.look(n)).known)
+}
+
+// packetNeed is the length of the IP packet that carries a frame of MTU mtu from an address, in bytes.
+func packetNeed(mtu int, from netip.Addr) int {
+	if from.Is6() {
+		return mtu + vnet.VXLANOverhead + 8 + 40
+	}
+	return mtu + vnet.VXLANOverhead + 8 + 20
 }
 
 func familyName(six bool) string {
@@ -100,6 +116,15 @@ func (s *System) reach(n *network, v view) reach {
 			case path.Payload < clusterMTU+vnet.VXLANOverhead:
 				problem("only %d bytes per packet are known to reach it, frames of MTU %d need %d: long ones may be lost; weft up --mtu sets less, when a cluster is founded",
 					path.Payload, clusterMTU, clusterMTU+vnet.VXLANOverhead)
+			}
+			// These go on being sent: it may be the question that is lost.
+			switch n.ears.verdict(h.ID) {
+			case hearing.Deaf:
+				problem("it does not get VXLAN packets from here, while weft's own arrive: open UDP port %d from this host to it", vnet.VXLANPort)
+			case hearing.ShortOnly:
+				problem("it gets short VXLAN packets from here and no long ones: the way there carries no packets of %d bytes; weft up --mtu sets less, when a cluster is founded",
+					packetNeed(clusterMTU, vtep))
+			case hearing.Unknown, hearing.Hears:
 			}
 		}
 		r.vteps[h.ID] = vtep
@@ -177,7 +202,9 @@ func (s *System) watchPlain(now time.Time) {
 			n.homed = now
 			s.rehome(n)
 		}
-		was, is := n.reached.Load(), s.reach(n, s.look(n))
+		v := s.look(n)
+		was, is := n.reached.Load(), s.reach(n, v)
+		s.listen(n, v, is, now)
 		if was != nil && maps.Equal(was.vteps, is.vteps) && slices.Equal(was.known, is.known) && slices.Equal(was.problems, is.problems) {
 			continue
 		}

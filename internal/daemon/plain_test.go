@@ -76,3 +76,12 @@ func TestPatient(t *testing.T) {
 		}
 	})
 }
+
+func TestPacketNeed(t *testing.T) {
+	if got := packetNeed(1400, netip.MustParseAddr("192.0.2.1")); got != 1450 { // RFC 7348 section 5: 50 bytes
+		t.Errorf("%d over IPv4, want 1450", got)
+	}
+	if got := packetNeed(1400, netip.MustParseAddr("2001:db8::1")); got != 1470 {
+		t.Errorf("%d over IPv6, want 1470", got)
+	}
+}

@@ -40,6 +40,7 @@ const (
 	pingNAT      = 2 * time.Second        // ... when a NAT must keep the mapping, and hear of a new one soon
 	pingBusy     = time.Second            // ... while users' frames go there
 	pingAgain    = 300 * time.Millisecond // after a miss
+	stillBusy    = 2 * time.Second        // ... and so long after the last one
 	pingTimeout  = 500 * time.Millisecond // plus twice the round trip
 	missesDown   = 4                      // misses in a row: the path is down
 	upgradeGap   = 2 * time.Second        // relayed: how often direct endpoints are tried,
@@ -137,6 +138,7 @@ type Link struct {
 	rivalUp  bool      // the rival has answered
 	defence  uint64    // the ping to the endpoint in use
 	lastSent uint64
+	lastUsed time.Time // when lastSent was last seen to grow
 	born     time.Time
 	sizing   sizing
 }
@@ -195,6 +197,9 @@ func (l *Link) Postpone() {
 func (l *Link) Quiet() bool {
 	return l.state == stateUp && l.misses == 0 && !slices.ContainsFunc(l.pings, func(p openPing) bool { return !p.miss })
 }
+
+// Idle reports whether no frames of users go there, and no length is asked for: a Tick a second is enough.
+func (l *Link) Idle() bool { return l.sizing.size == 0 && l.lastTick.Sub(l.lastUsed) >= stillBusy }
 
 // Candidates returns the endpoints tried for a direct path.
 func (l *Link) Candidates() []netip.AddrPort { return l.direct }

@@ -61,8 +61,8 @@ func TestLengthOfNarrowPaths(t *testing.T) {
 	}
 }
 
-// TestLengthFollowsThePath: while there is traffic a path that becomes narrower is noticed within 4 s, and stays up; one
-// that becomes wider within the raise timer.
+// TestLengthFollowsThePath: while there is traffic a path that becomes narrower is noticed, and stays up; one that becomes
+// wider within the raise timer.
 func TestLengthFollowsThePath(t *testing.T) {
 	w := sizeWorld(t, ethernet, ethernet)
 	l := w.ends[0].link
@@ -71,7 +71,7 @@ func TestLengthFollowsThePath(t *testing.T) {
 	}
 	traffic := func() { w.ends[0].env.Sent += 10; w.ends[1].env.Sent += 10 } // each 5 ms
 	w.width = wire.MinPath
-	if _, ok := w.run(4*time.Second, func() bool { traffic(); return l.Payload() == wire.MinPath }); !ok {
+	if _, ok := w.run(holeFound, func() bool { traffic(); return l.Payload() == wire.MinPath }); !ok {
 		t.Fatalf("payload %d on a path of %d", l.Payload(), w.width)
 	}
 	w.run(20*time.Second, func() bool {
@@ -84,6 +84,73 @@ func TestLengthFollowsThePath(t *testing.T) {
 	w.width = ethernet
 	if _, ok := w.run(raiseAfter+time.Minute, func() bool { return l.Payload() == ethernet }); !ok {
 		t.Errorf("payload %d on a path that became wide", l.Payload())
+	}
+}
+
+// holeFound is how long a path may swallow what is long, on a round trip of 20 ms.
+const holeFound = 1300 * time.Millisecond
+
+// TestBlackHole: whenever a path begins to swallow long packets, in either direction or both, and whether frames go there all
+// the time or now and then: the length in use is one that passes soon after the first frame was lost.
+func TestBlackHole(t *testing.T) {
+	for _, limit := range []int{ethernet, jumbo} {
+		for _, every := range []time.Duration{5 * time.Millisecond, 333 * time.Millisecond, time.Second, 7 * time.Second} {
+			for phase := range 40 {
+				w := sizeWorld(t, limit, limit)
+				if _, ok := w.run(5*time.Second, func() bool {
+					return w.ends[0].link.Payload() == limit && w.ends[1].link.Payload() == limit
+				}); !ok {
+					t.Fatalf("payload %d", w.ends[0].link.Payload())
+				}
+				var last time.Time
+				traffic := func() {
+					if w.now.Sub(last) >= every {
+						last = w.now
+						w.ends[0].env.Sent++
+					}
+				}
+				w.run(8*time.Second+time.Duration(phase)*25*time.Millisecond, func() bool { traffic(); return false })
+				w.width = 1300
+				last = time.Time{} // a frame that is lost
+				took, ok := w.run(holeFound, func() bool { traffic(); return w.ends[0].link.Payload() <= 1300 })
+				if !ok {
+					t.Fatalf("limit %d, a frame each %v, phase %d: payload %d after %v", limit, every, phase, w.ends[0].link.Payload(), took)
+				}
+				// The rest is found in peace: close to the truth, never above it, the link up all the time.
+				if _, ok := w.run(30*time.Second, func() bool {
+					traffic()
+					if got := w.ends[0].link.Payload(); got > 1300 || !w.bothUp() || w.ends[0].link.misses > 0 {
+						t.Fatalf("payload %d, up %v, %d misses", got, w.bothUp(), w.ends[0].link.misses)
+					}
+					return w.ends[0].link.Payload() > 1300-probeClose
+				}); !ok {
+					t.Errorf("limit %d: payload %d in the end", limit, w.ends[0].link.Payload())
+				}
+			}
+		}
+	}
+}
+
+// TestOutageIsNoBlackHole: a path that carries nothing for a moment keeps its length.
+func TestOutageIsNoBlackHole(t *testing.T) {
+	for phase := range 20 {
+		w := sizeWorld(t, ethernet, ethernet)
+		l := w.ends[0].link
+		if _, ok := w.run(5*time.Second, func() bool { return l.Payload() == ethernet }); !ok {
+			t.Fatalf("payload %d", l.Payload())
+		}
+		check := func() bool {
+			w.ends[0].env.Sent++
+			if l.Payload() != ethernet {
+				t.Fatalf("phase %d: payload %d", phase, l.Payload())
+			}
+			return false
+		}
+		w.run(time.Duration(phase)*50*time.Millisecond, check)
+		w.pass = func(int, Addr) bool { return false }
+		w.run(1200*time.Millisecond, check)
+		w.pass = func(int, Addr) bool { return true }
+		w.run(3*time.Second, check)
 	}
 }
 
@@ -106,13 +173,22 @@ func TestLengthSurvivesLoss(t *testing.T) {
 	}
 }
 
+// TestIdleLinksAskNothing: and want no more than a Tick a second; those in use ask about twice a second, however much they carry.
 func TestIdleLinksAskNothing(t *testing.T) {
 	w := sizeWorld(t, ethernet, ethernet)
 	w.run(5*time.Second, func() bool { return w.ends[0].link.Payload() == ethernet && w.ends[1].link.Payload() == ethernet })
 	before := w.long
 	w.run(5*time.Minute, func() bool { return false })
-	if w.long != before {
-		t.Errorf("%d long packets in 5 idle minutes", w.long-before)
+	if w.long != before || !w.ends[0].link.Idle() {
+		t.Errorf("%d long packets in 5 idle minutes; idle: %v", w.long-before, w.ends[0].link.Idle())
+	}
+	w.run(time.Minute, func() bool { w.ends[0].env.Sent += 100; return false })
+	if n := w.long - before; n < 60 || n > 150 || w.ends[0].link.Idle() {
+		t.Errorf("%d long packets in a busy minute; idle: %v", n, w.ends[0].link.Idle())
+	}
+	w.run(stillBusy+time.Second, w.ends[0].link.Idle)
+	if !w.ends[0].link.Idle() {
+		t.Error("not idle when the traffic has ended")
 	}
 }
 

@@ -25,7 +25,9 @@ func (l *Link) Tick(now time.Time, env Env) Out {
 	l.countMisses(now, &out)
 	l.judge(now, &out)
 	busy := env.Sent != l.lastSent
-	l.lastSent = env.Sent
+	if busy {
+		l.lastSent, l.lastUsed = env.Sent, now
+	}
 	if l.doubted {
 		l.doubt(now, &out)
 	}

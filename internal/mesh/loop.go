@@ -115,6 +115,7 @@ func (m *Mesh) tick(now time.Time) (quiet bool) {
 		}
 		quiet = quiet && h.link.Quiet()
 		m.act(now, h, h.link.Tick(now, m.env(h, relays)))
+		quiet = quiet && h.link.Idle()
 	}
 	m.tickSeeds(now)
 	m.sendState(m.sync.Tick(now))

@@ -302,8 +302,16 @@ func (m *Mesh) publishSelf(now time.Time, first bool) error {
 	err := m.publish(0, puts, nil)
 	if err != nil {
 		m.published = was // once more, a second later
+		return err
 	}
-	return err
+	if was.MTU != rec.MTU {
+		for _, h := range m.hosts {
+			if h.up {
+				m.setPath(now, h)
+			}
+		}
+	}
+	return nil
 }
 
 // observedEndpoints returns how others see us, most often named first, at most three.

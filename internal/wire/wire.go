@@ -81,6 +81,7 @@ const (
 	KindNote      = 11 // one line for the other's operator (name taken, removed)
 	KindTree      = 12 // ways of frames for many: set up, confirmed, complained of  package tree
 	KindBeat      = 13 // [kind][sequence 8]: a sender shows that its way holds; group packets only
+	KindHeard     = 14 // a frame of a plain network was heard                       package hearing
 )
 
 // Labels of group packets that name no way.

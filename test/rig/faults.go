@@ -73,6 +73,20 @@ func (u *Underlay) BlackHole(n int) Fault {
 	return u.setFault("blackhole", fmt.Sprintf("  meta length > %d drop\n", n))
 }
 
+// BlackHoleFrom is BlackHole for what one host sends another.
+func (u *Underlay) BlackHoleFrom(from, to *Host, n int) Fault {
+	u.w.T.Helper()
+	a, b := u.port(from), u.port(to)
+	return u.setFault("blackhole "+a+" "+b, fmt.Sprintf("  iifname %q oifname %q meta length > %d drop\n", a, b, n))
+}
+
+// BlackHoleBetween is BlackHole for what two hosts send each other.
+func (u *Underlay) BlackHoleBetween(a, b *Host, n int) Fault {
+	u.w.T.Helper()
+	there, back := u.BlackHoleFrom(a, b, n), u.BlackHoleFrom(b, a, n)
+	return func() { there(); back() }
+}
+
 // Block cuts two hosts, or the NATs they are behind, off from each other.
 func (u *Underlay) Block(a, b *Host) Fault {
 	u.w.T.Helper()
@@ -103,6 +117,13 @@ func (u *Underlay) Unblock(a, b *Host) {
 			}
 		}
 	}
+}
+
+// BlockPort drops UDP datagrams to a port on their way from one host to another.
+func (u *Underlay) BlockPort(from, to *Host, udpPort int) Fault {
+	u.w.T.Helper()
+	a, b := u.port(from), u.port(to)
+	return u.setFault(fmt.Sprintf("blockport %s %s %d", a, b, udpPort), fmt.Sprintf("  iifname %q oifname %q udp dport %d drop\n", a, b, udpPort))
 }
 
 // Partition lets hosts talk inside their group only. Hosts in no group are cut off from all.

@@ -9,6 +9,7 @@ for s in (s4, s6):
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     s.bind(("", port))
+s4.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
 s4.setsockopt(socket.IPPROTO_IP, 49, 0)   # IP_MULTICAST_ALL off: only what was joined
 s6.setsockopt(socket.IPPROTO_IPV6, 29, 0) # IPV6_MULTICAST_ALL off
 s4.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
