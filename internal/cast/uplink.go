@@ -26,9 +26,11 @@ const (
 	// arenaSize is the space for sealed packets, and again for copies in envelopes, between two writes.
 	arenaSize = 256 << 10
 	// A train is what one call may carry to one endpoint (udp.MaxSegments, and less than 64 KiB with all headers).
-	maxTrain      = 65000
-	trainPackets  = 64
-	frameHeader   = 4 // kind and VNI
+	maxTrain     = 65000
+	trainPackets = 64
+	frameHeader  = 4 // kind and VNI
+	// watchEvery is how often the path to a host that is served by native multicast counts as used.
+	watchEvery    = 2 * time.Second
 	largestPacket = wire.GroupHeader + wire.MaxDatagram + wire.Tag
 )
 
@@ -53,7 +55,9 @@ type uplink struct {
 	scratch []byte   // a plaintext that must be cut
 	out     []Packet // not yet written; they point into the arenas
 	bucket  bucket
-	fragID  uint32 // of group packets
+	watch   bool      // in this batch, see follow
+	watched time.Time // when that last was so
+	fragID  uint32    // of group packets
 }
 
 // dest is where frames go: found once for those that follow each other.
@@ -152,6 +156,9 @@ func (u *uplink) turn() bool {
 // batch sends the n frames that were read.
 func (u *uplink) batch(n int, now time.Time) {
 	u.bucket.fill(now, u.nw.rate.Load())
+	if u.watch = now.Sub(u.watched) >= watchEvery; u.watch {
+		u.watched = now
+	}
 	t := u.nw.table.Load()
 	for _, f := range u.frames[:n] {
 		if t == nil {
@@ -228,7 +235,7 @@ func (u *uplink) aim(d *fdb.Decision) {
 			payload = min(payload, to.add(p, tree.ID{}))
 		}
 	} else {
-		payload = to.follow(route)
+		payload = to.follow(route, u.watch)
 	}
 	switch {
 	case to.copies() == 0:
@@ -255,11 +262,16 @@ func (d *dest) add(p *link.Peer, id tree.ID) (payload int) {
 	return path.Payload
 }
 
-// follow takes the receivers from a route and returns the payload that all its paths carry.
-func (d *dest) follow(r *tree.Route) (payload int) {
+// follow takes the receivers from a route and returns the payload that all its paths carry. The paths of those that hear
+// the multicast packet only tell how long it may be: watch says to use them all the same, so that they stay true.
+func (d *dest) follow(r *tree.Route, watch bool) (payload int) {
 	d.label, d.group, payload = r.Label, r.Group, wire.MaxDatagram
 	for _, p := range r.Heard {
-		if path := p.Use(); path != nil {
+		path := p.Path()
+		if watch {
+			path = p.Use()
+		}
+		if path != nil {
 			payload = min(payload, path.Payload)
 		}
 	}

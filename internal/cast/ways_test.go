@@ -89,7 +89,7 @@ func TestOneMulticastForAnIsland(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newWaysRig(t, 6, func(int, int) bool { return true })
 		defer r.close()
-		r.tick(5 * time.Second)
+		r.tick(15 * time.Second)
 		r.spread()
 		frames := r.stream(2*time.Second, 400)
 		r.copies()
@@ -150,7 +150,7 @@ func TestDeafReceiverGetsCopies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newWaysRig(t, 5, func(int, int) bool { return true })
 		defer r.close()
-		r.tick(5 * time.Second)
+		r.tick(15 * time.Second)
 		r.spread()
 		frames := r.stream(2*time.Second, 400)
 		r.mu.Lock()
@@ -190,7 +190,7 @@ func TestHostsOutsideTheNetworkAreLeftAlone(t *testing.T) {
 			check(t, h.eng.SetHosts(testVNI, r.ids()[:3]))
 			h.members(join(2, "239.1.1.1"), join(3, "239.1.1.1"))
 		}
-		r.tick(5 * time.Second)
+		r.tick(15 * time.Second)
 		r.spread()
 		r.sent(0)
 		r.stream(2*time.Second, 400)

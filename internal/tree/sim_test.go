@@ -34,6 +34,7 @@ type sim struct {
 	later []func()      // messages on their way
 	seq   int
 	sends map[ident.HostID]int // packets with data
+	said  map[byte]int         // messages by kind
 }
 
 type simHost struct {
@@ -53,7 +54,7 @@ type simHost struct {
 }
 
 func newSim(t *testing.T, seed uint64, islands []int, fanout int) *sim {
-	s := &sim{t: t, r: rand.New(rand.NewPCG(seed, 2)), now: time.Unix(1e6, 0), hosts: map[ident.HostID]*simHost{}, deaf: map[pair]bool{}, sends: map[ident.HostID]int{}}
+	s := &sim{t: t, r: rand.New(rand.NewPCG(seed, 2)), now: time.Unix(1e6, 0), hosts: map[ident.HostID]*simHost{}, deaf: map[pair]bool{}, sends: map[ident.HostID]int{}, said: map[byte]int{}}
 	for i, n := range islands {
 		for range n {
 			h := &simHost{id: id(len(s.order) + 1), island: i, peers: map[ident.HostID]*link.Peer{}, got: map[int]int{}, watches: &Watches{}, member: len(s.order) > 0}
@@ -152,6 +153,7 @@ func (s *sim) act(h *simHost) {
 	out, beats := h.sender.Take()
 	for _, o := range append(out, h.receiver.Take()...) {
 		to, m := s.hosts[o.To], o.Msg
+		s.said[m.Op]++
 		if h.dead || s.r.Float64() < s.lossy {
 			continue
 		}
@@ -465,5 +467,23 @@ func TestSimRest(t *testing.T) {
 	}
 	if s.aud.Route() != nil {
 		t.Error("the route is still there")
+	}
+}
+
+// TestSimQuiet: when all is well nobody says anything but refreshes, also after plans have followed each other.
+func TestSimQuiet(t *testing.T) {
+	s := newSim(t, 1, []int{17}, 0)
+	for i := range 8 {
+		s.deaf[pair{s.order[2*i+1].id, s.order[0].id}] = true
+	}
+	s.publish()
+	s.run(2 * time.Second)
+	clear(s.deaf)
+	s.publish()
+	s.run(3 * time.Second)
+	s.said = map[byte]int{}
+	s.run(5 * time.Second)
+	if n := s.said[OpStarved] + s.said[OpClose] + s.said[OpReady]; n > 0 {
+		t.Errorf("messages by kind: %v", s.said)
 	}
 }

@@ -34,6 +34,8 @@ func program() bool {
 		fatal(dialAndSend(os.Args[1], os.Args[2]))
 	case "stream":
 		fatal(stream(os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5]))
+	case "member":
+		fatal(member(os.Args[1]))
 	case "tally":
 		fatal(tally(os.Args[1]))
 	case "answer":

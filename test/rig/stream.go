@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -39,6 +40,14 @@ func (h *Host) stream(name string, group netip.AddrPort, rate, size int, d time.
 	h.w.T.Helper()
 	p := h.attached(name, "stream", group.String(), strconv.Itoa(rate), strconv.Itoa(size), d.String(), strconv.FormatUint(first, 10))
 	p.ExpectLine("^streaming$", 10*time.Second)
+	return p
+}
+
+// Member starts an attachment that is a member of a group and reads nothing: it costs the machine little.
+func (h *Host) Member(name string, group netip.AddrPort) *Process {
+	h.w.T.Helper()
+	p := h.attached(name, "member", group.String())
+	p.ExpectLine("^ready$", 15*time.Second)
 	return p
 }
 
@@ -187,20 +196,37 @@ func (c *counter) add(now time.Time, seq uint64) {
 	c.at = now
 }
 
-func tally(group string) error {
+// join opens a socket that hears a group in the attachment's network.
+func join(group string, o udp.Options) (udp.Conn, error) {
 	g, err := netip.ParseAddrPort(group)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	index, err := overlay()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	conn, err := udp.Listen(int(g.Port()), udp.Options{Coalesce: true})
+	conn, err := udp.Listen(int(g.Port()), o)
+	if err != nil {
+		return nil, err
+	}
+	return conn, conn.Join(g.Addr(), index)
+}
+
+func member(group string) error {
+	conn, err := join(group, udp.Options{Buffer: 4096})
 	if err != nil {
 		return err
 	}
-	if err := conn.Join(g.Addr(), index); err != nil {
+	defer func() { _ = conn.Close() }()
+	_, _ = os.Stdout.WriteString("ready\n")
+	_, err = io.Copy(io.Discard, os.Stdin) // until the test ends
+	return err
+}
+
+func tally(group string) error {
+	conn, err := join(group, udp.Options{Coalesce: true})
+	if err != nil {
 		return err
 	}
 	c := &counter{seen: map[uint64]struct{}{}}

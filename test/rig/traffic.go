@@ -45,7 +45,7 @@ func (w *World) traffic(ns string, ports []string, filter string) *Traffic {
 	_ = f.Close()
 	t := &Traffic{w: w, ns: ns, ports: ports, file: f.Name()}
 	t.p = w.start(ns, "tcpdump of "+ns, os.Environ(),
-		"tcpdump", "-i", "any", "-Q", "in", "-n", "-s", "96", "-B", "65536", "-Z", "root", "-w", t.file, filter)
+		"tcpdump", "-i", "any", "-n", "-s", "96", "-B", "16384", "-Z", "root", "-w", t.file, "inbound and ("+filter+")")
 	Eventually(w.T, 5*time.Second, func() error {
 		if !strings.Contains(strings.Join(t.p.Errors(), "\n"), "listening on") {
 			return fmt.Errorf("%s is not listening", t.p)
