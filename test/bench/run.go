@@ -121,19 +121,10 @@ func (b *bench) one(ctx context.Context, e entry, round int) (err error) {
 		return err
 	}
 	ramps := round < b.RampRounds
-	if b.tests(testIdle) && ramps {
-		m.idle(ctx)
-	}
-	if b.tests(testTCP) {
-		if err := serveTCP(w, w.hosts[1]); err != nil {
+	if !e.onlyMulticast {
+		if err := m.pair(ctx, ramps); err != nil {
 			return err
 		}
-	}
-	for _, wiring := range b.Wirings {
-		if err := w.wire(ctx, wiring); err != nil {
-			return err
-		}
-		m.unicast(ctx, wiring, ramps)
 	}
 	if !b.tests(testMcast) || e.noMulticast != "" || !ramps {
 		return nil
@@ -210,6 +201,25 @@ func (m *meter) idle(ctx context.Context) {
 	}
 }
 
+// pair measures between two hosts.
+func (m *meter) pair(ctx context.Context, ramps bool) error {
+	if m.tests(testIdle) && ramps {
+		m.idle(ctx)
+	}
+	if m.tests(testTCP) {
+		if err := serveTCP(m.w, m.w.hosts[1]); err != nil {
+			return err
+		}
+	}
+	for _, wiring := range m.Wirings {
+		if err := m.w.wire(ctx, wiring); err != nil {
+			return err
+		}
+		m.unicast(ctx, wiring, ramps)
+	}
+	return nil
+}
+
 func (m *meter) unicast(ctx context.Context, wiring string, ramps bool) {
 	from, to := m.w.hosts[0], m.w.hosts[1]
 	if m.tests(testRTT) {
@@ -270,6 +280,16 @@ func (m *meter) ramps(ctx context.Context, wiring, metric, suffix string, to net
 	if err != nil {
 		m.failed(ctx, metric+suffix, err)
 		return
+	}
+	if f, ok := m.joins.(settling); ok && to.Addr().IsMulticast() {
+		trickle, err := f.settle(ctx, s)
+		if trickle != nil {
+			defer stop([]*process{trickle})
+		}
+		if err != nil {
+			m.failed(ctx, metric+suffix, err)
+			return
+		}
 	}
 	for _, size := range sizes {
 		kind := fmt.Sprintf("%s%d", metric, size)

@@ -24,6 +24,13 @@ type controlled interface {
 
 var _ controlled = (*vxlan)(nil)
 
+// settling is a system that finds its way to receivers while it is used. The process it returns, if any, keeps it found.
+type settling interface {
+	settle(ctx context.Context, s *stream) (*process, error)
+}
+
+var _ settling = (*weft)(nil)
+
 // entry is a system one can choose.
 type entry struct {
 	name  string // in ONLY
@@ -31,6 +38,8 @@ type entry struct {
 	how   string // it is set up, beyond its defaults
 	// noMulticast says why it has none; empty when it has.
 	noMulticast string
+	// onlyMulticast says that the rest is that of the system before.
+	onlyMulticast bool
 	// version asks the program for its own; an error says why the system cannot be run.
 	version func(ctx context.Context) (string, error)
 	make    func() system
@@ -68,8 +77,12 @@ var catalogue = []entry{
 		version: versionOf(`OpenVPN (\S+)`, "openvpn", "--version"), make: func() system { return &openvpn{} },
 	},
 	{
-		name: "weft", title: "weft, sealed", how: "AES-GCM; programs in a namespace attached to the network",
+		name: "weft", title: "weft, sealed", how: "AES-GCM; programs in a namespace attached to the network; no native multicast, as in a cloud",
 		version: weftVersion, make: func() system { return &weft{} },
+	},
+	{
+		name: "weft-multicast", title: "weft, sealed, native multicast", how: "the same, and the underlay's multicast is used", onlyMulticast: true,
+		version: weftVersion, make: func() system { return &weft{multicast: true} },
 	},
 	{
 		name: "weft-plain", title: "weft, plain", how: "not encrypted; `weft network create --plain`",

@@ -16,8 +16,9 @@ import (
 
 // weft runs a daemon per host, and programs in a namespace of their own that is attached.
 type weft struct {
-	plain bool
-	token string
+	plain     bool
+	multicast bool // native multicast on the underlay, which the bench's bridge carries as few networks do
+	token     string
 }
 
 const plainNetwork = "bench"
@@ -40,6 +41,9 @@ func (f *weft) add(ctx context.Context, w *world, h *host) error {
 			return err
 		}
 	} else {
+		if !f.multicast {
+			up = append(up, "--underlay-group", "off")
+		}
 		if err := h.daemon(env, up...); err != nil {
 			return err
 		}
@@ -73,6 +77,49 @@ func (f *weft) add(ctx context.Context, w *world, h *host) error {
 		h.dev = "weft0"
 		h.addr, err = parseAttachment([]byte(out))
 		return err
+	})
+}
+
+// settle sends a little to the group until the sender has found its way to the receivers: hosts listen for each other's
+// multicast for some seconds, and a tree is set up once it is worth it.
+func (f *weft) settle(ctx context.Context, s *stream) (trickle *process, err error) {
+	n := len(s.receivers)
+	if f.plain || n < 2 || !f.multicast && n <= 8 {
+		return nil, nil
+	}
+	bin, err := weftBinary()
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	trickle, err = start(s.from.inside, nil, self, "send", "--to", s.to.String(), "--dev", s.from.dev, "--size", "64", "--pps", "100", "--time", "1h", "--run", "4294967295")
+	if err != nil {
+		return nil, err
+	}
+	return trickle, await(ctx, 60*time.Second, func() error {
+		out, err := execute(ctx, []string{"WEFT_RUN_DIR=" + filepath.Join(s.from.dir, "run")}, "ip", "netns", "exec", s.from.ns, bin, "groups", "--json")
+		if err != nil {
+			return err
+		}
+		var all struct {
+			Groups []struct {
+				Group       string
+				ByMulticast int `json:"by_multicast"`
+				ByTree      int `json:"by_tree"`
+			}
+		}
+		if err := json.Unmarshal([]byte(out), &all); err != nil {
+			return fmt.Errorf("weft groups: %w", err)
+		}
+		for _, g := range all.Groups {
+			if g.Group == s.to.Addr().String() && (f.multicast && g.ByMulticast == n || !f.multicast && g.ByTree > 0) {
+				return nil
+			}
+		}
+		return fmt.Errorf("weft has not found its way to %d receivers: %.300s", n, out)
 	})
 }
 
