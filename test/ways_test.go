@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +30,72 @@ func TestOneIsland(t *testing.T) {
 	h := hostsOn(u, "h", 17)
 	rig.Found(t, h...)
 	packetsPerDatagram(t, h, []*rig.Underlay{u}, ways{multicast: 16}, 1, 1)
+}
+
+// TestOneIslandIPv6: an underlay with IPv6 only carries multicast, too.
+func TestOneIslandIPv6(t *testing.T) {
+	t.Parallel()
+	w := rig.New(t)
+	u := w.LAN(rig.LANOptions{})
+	h := hostsOn(u, "h", 4)
+	for _, x := range h {
+		x.MustExec("ip", "-4", "addr", "flush", "dev", "eth0")
+	}
+	h[0].Up()
+	for _, x := range h[1:] {
+		x.Up(h[0].IP6.String())
+	}
+	rig.AllKnowAll(t, 20*time.Second, h...)
+	tallies := make([]*rig.Tally, 3)
+	for i, x := range h[1:] {
+		tallies[i] = x.Tally(fmt.Sprintf("r%d", i+1), streamGroup)
+	}
+	rig.AwaitMembers(t, 15*time.Second, h[0], streamGroup.Addr().String(), 3)
+	s := h[0].Stream("s", streamGroup, 200, streamSize, 30*time.Second)
+	settled(t, h[0], ways{multicast: 3})
+	for _, y := range tallies {
+		if c := y.Report(t); c.Lost > 0 || c.Dup > 0 {
+			t.Errorf("on the way to native multicast: %+v", c)
+		}
+	}
+	s.Stop(5 * time.Second)
+}
+
+// TestUnderlayGroupOff: a cluster founded without native multicast sends none, and one with a group of its own uses that.
+func TestUnderlayGroupOff(t *testing.T) {
+	t.Parallel()
+	w := rig.New(t)
+	u := w.LAN(rig.LANOptions{})
+	h := hostsOn(u, "h", 3)
+	const group = "239.193.7.7"
+	for _, c := range []struct {
+		option string
+		want   int
+		filter string
+	}{
+		{"off", 0, "ip multicast and udp port 6783"},
+		{group, 3, "dst " + group + " and udp port 6783"},
+	} {
+		x := u.Traffic(c.filter)
+		h[0].Up("--underlay-group", c.option)
+		for _, y := range h[1:] {
+			y.Up(h[0].Endpoint())
+		}
+		rig.AllKnowAll(t, 20*time.Second, h...)
+		began := time.Now()
+		rig.Pause(t, 5*time.Second)
+		x.Stop()
+		if n := x.Sent("udp", began.Add(-time.Minute), time.Now()); len(n) != c.want {
+			t.Errorf("--underlay-group %s: multicast from %v, want %d hosts", c.option, n, c.want)
+		}
+		for _, y := range h {
+			y.MustWeft("down", "--leave", "--clean")
+		}
+		w.SetToken("")
+	}
+	if r := h[0].Weft("up", "--underlay-group", "224.0.0.77"); r.Code == 0 || !strings.Contains(r.Stderr, "flood") {
+		t.Errorf("a group that switches flood: exit %d, %s", r.Code, r.Stderr)
+	}
 }
 
 // TestFourIslands: three islands are reached by a copy each, and serve themselves.

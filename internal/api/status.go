@@ -16,12 +16,16 @@ type Status struct {
 	// HandedOver is set when this daemon took over from one that ran.
 	HandedOver *HandedOver `json:"handed_over,omitempty"`
 
-	Port       int      `json:"port" doc:"UDP and TCP: must be open to the other hosts"`
-	Endpoints  []string `json:"endpoints" doc:"Where other hosts reach this one"`
-	Range      string   `json:"range" doc:"The cluster's IPv4 range, CIDR"`
-	Range6     string   `json:"range6" doc:"The cluster's IPv6 range, CIDR"`
-	HostsAlive int      `json:"hosts_alive" doc:"This host included"`
-	HostsKnown int      `json:"hosts_known"`
+	Port      int      `json:"port" doc:"UDP and TCP: must be open to the other hosts"`
+	Endpoints []string `json:"endpoints" doc:"Where other hosts reach this one"`
+	Range     string   `json:"range" doc:"The cluster's IPv4 range, CIDR"`
+	Range6    string   `json:"range6" doc:"The cluster's IPv6 range, CIDR"`
+	// Groups of the underlay, of native multicast.
+	UnderlayGroups []string `json:"underlay_groups" doc:"Groups of the cluster's native multicast on the underlay; empty: it uses none"`
+	Heard          int      `json:"multicast_heard" doc:"Hosts whose native multicast this host hears"`
+	HeardBy        int      `json:"multicast_heard_by" doc:"Hosts that hear this host's native multicast"`
+	HostsAlive     int      `json:"hosts_alive" doc:"This host included"`
+	HostsKnown     int      `json:"hosts_known"`
 
 	Networks []Network      `json:"networks"`
 	Paths    map[string]int `json:"paths" doc:"Links by path"`

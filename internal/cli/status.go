@@ -102,6 +102,12 @@ func showStatus(w io.Writer, s client.Status) {
 	row(w, "version", s.Version, up)
 	row(w, "port", s.Port, "UDP and TCP, must be open to the other hosts; "+join(s.Endpoints))
 	row(w, "range", s.Range, s.Range6)
+	switch {
+	case len(s.UnderlayGroups) > 0:
+		row(w, "multicast", fmt.Sprintf("hears %d, heard by %d", s.Heard, s.HeardBy), "hosts on the underlay; "+join(s.UnderlayGroups))
+	case s.Range != "":
+		row(w, "multicast", "off", "this cluster uses none on the underlay")
+	}
 	row(w, "links", paths(s.Paths), "")
 	for _, l := range s.Detours {
 		row(w, "", l.Host, pathOf(l)+": "+l.Reason)

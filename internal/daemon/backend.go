@@ -446,6 +446,10 @@ func (s *System) status(ctx context.Context, b backend) (api.Status, error) {
 	if s.cluster != nil {
 		st.Range, st.Range6 = s.cluster.Range.String(), s.cluster.ULA.String()
 	}
+	st.UnderlayGroups = []string{}
+	for _, g := range s.groups(s.cluster) {
+		st.UnderlayGroups = append(st.UnderlayGroups, g.String())
+	}
 	s.mu.Unlock()
 	for _, h := range s.mesh.Hosts() {
 		st.HostsKnown++
@@ -464,6 +468,12 @@ func (s *System) status(ctx context.Context, b backend) (api.Status, error) {
 	links, _ := b.Links(ctx)
 	for _, l := range links.Links {
 		st.Paths[l.Path]++
+		if l.Multicast == api.MulticastBoth || l.Multicast == api.MulticastFrom {
+			st.Heard++
+		}
+		if l.Multicast == api.MulticastBoth || l.Multicast == api.MulticastTo {
+			st.HeardBy++
+		}
 		if l.Reason != "" {
 			st.Detours = append(st.Detours, l)
 		}
