@@ -153,6 +153,7 @@ func packetsPerDatagram(t *testing.T, h []*rig.Host, us []*rig.Underlay, want wa
 	trickle := h[0].Trickle("s0", streamGroup, first, streamSize)
 	settled(t, h[0], want)
 	rig.Pause(t, 8*time.Second) // hosts that have just met have much to say to each other
+	idle, idleFrom, idleTo := record(3 * time.Second)
 	stream := h[0].Stream("s", streamGroup, streamRate-first, streamSize, time.Minute)
 	source := h[0].Traffic(fmt.Sprintf("udp dst port %d", streamGroup.Port()))
 	traffic, from, to := record(5 * time.Second)
@@ -163,8 +164,6 @@ func packetsPerDatagram(t *testing.T, h []*rig.Host, us []*rig.Underlay, want wa
 	}
 	trickle.Stop(5 * time.Second)
 	stream.Stop(5 * time.Second)
-	rig.Pause(t, 2*time.Second)
-	idle, idleFrom, idleTo := record(3 * time.Second)
 
 	sent, others, before := map[string]int{}, 0, 0
 	for i, x := range traffic {
@@ -174,6 +173,9 @@ func packetsPerDatagram(t *testing.T, h []*rig.Host, us []*rig.Underlay, want wa
 		}
 		for _, n := range idle[i].Sent(weftPackets, idleFrom, idleTo) {
 			before += n
+		}
+		for _, n := range idle[i].Sent(streamPackets, idleFrom, idleTo) {
+			before -= n
 		}
 	}
 	for _, n := range sent {

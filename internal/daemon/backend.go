@@ -185,6 +185,7 @@ func (b backend) CreateNetwork(ctx context.Context, r api.NetworkCreate) (api.Ne
 	if err := b.s.create(ctx, r); err != nil {
 		return api.Network{}, err
 	}
+	b.s.inForce(ctx)
 	return b.Network(ctx, r.Name)
 }
 

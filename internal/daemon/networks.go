@@ -34,6 +34,7 @@ type definition struct {
 	net6     map[netip.Prefix]netip.Prefix // the /64 of each
 	hosts    []ident.HostID                // that have it
 	conflict string
+	fresh    bool // this host is creating it: the tables don't have it yet
 }
 
 // network is a network that this host has.
@@ -103,6 +104,11 @@ func (s *System) readDefinitions() {
 	if met {
 		s.cluster = cluster
 		s.log.Info("cluster known", "range", cluster.Range, "range6", cluster.ULA, "mtu", cluster.MTU)
+	}
+	for name, d := range s.defs {
+		if d.fresh && defs[name] == nil { // being created: not in the tables yet
+			defs[name] = d
+		}
 	}
 	s.defs = defs
 	s.mu.Unlock()
@@ -412,12 +418,15 @@ func (s *System) create(ctx context.Context, r api.NetworkCreate) error {
 		}
 		return err
 	}
-	def := &definition{name: r.Name, rec: rec}
+	def := &definition{name: r.Name, rec: rec, fresh: true}
 	def.merge(s.mesh.Self(), rec, true)
 	s.mu.Lock()
 	s.defs[r.Name] = def
 	s.mu.Unlock()
 	_, err = s.takeUp(ctx, r.Name)
+	s.mu.Lock()
+	def.fresh = false
+	s.mu.Unlock()
 	if err != nil && rec.Plain {
 		s.uncreate(r.Name, rec)
 	}
