@@ -18,8 +18,8 @@ var streamGroup = netip.MustParseAddrPort("239.77.7.7:7777")
 const (
 	streamSize = 750 // bytes of a datagram: two do not fit into a packet
 	streamRate = 10_000
-	// weftPackets finds all that hosts say to each other, streamPackets what carries the stream.
-	weftPackets   = "port 6783"
+	// weftPackets finds the datagrams of hosts, streamPackets those that carry the stream.
+	weftPackets   = "udp port 6783"
 	streamPackets = "udp port 6783 and greater 750"
 )
 
@@ -66,7 +66,6 @@ func TestUnderlayGroupOff(t *testing.T) {
 	t.Parallel()
 	w := rig.New(t)
 	u := w.LAN(rig.LANOptions{})
-	h := hostsOn(u, "h", 3)
 	const group = "239.193.7.7"
 	for _, c := range []struct {
 		option string
@@ -76,6 +75,7 @@ func TestUnderlayGroupOff(t *testing.T) {
 		{"off", 0, "ip multicast and udp port 6783"},
 		{group, 3, "dst " + group + " and udp port 6783"},
 	} {
+		h := hostsOn(u, fmt.Sprintf("c%d", c.want), 3)
 		x := u.Traffic(c.filter)
 		h[0].Up("--underlay-group", c.option)
 		for _, y := range h[1:] {
@@ -89,11 +89,11 @@ func TestUnderlayGroupOff(t *testing.T) {
 			t.Errorf("--underlay-group %s: multicast from %v, want %d hosts", c.option, n, c.want)
 		}
 		for _, y := range h {
-			y.MustWeft("down", "--leave", "--clean")
+			y.MustWeft("down")
 		}
 		w.SetToken("")
 	}
-	if r := h[0].Weft("up", "--underlay-group", "224.0.0.77"); r.Code == 0 || !strings.Contains(r.Stderr, "flood") {
+	if r := u.Host("other").Weft("up", "--underlay-group", "224.0.0.77"); r.Code == 0 || !strings.Contains(r.Stderr, "flood") {
 		t.Errorf("a group that switches flood: exit %d, %s", r.Code, r.Stderr)
 	}
 }
