@@ -80,7 +80,7 @@ func (e *Engine) startPlanner() error {
 		return err
 	}
 	p.sender = tree.NewSender(tree.SenderConfig{Self: e.cfg.Self, Peer: e.cfg.Peer, Rand: e.cfg.Rand, Fanout: e.cfg.Fanout})
-	p.receiver = tree.NewReceiver(e.cfg.Self, e.cfg.Peer)
+	p.receiver = tree.NewReceiver(e.cfg.Peer, e.cfg.Fanout)
 	p.ear = island.NewEar()
 	p.mouth = island.NewMouth(binary.BigEndian.Uint64(first[:]) >> 1)
 	p.w = e.cfg.NewWriter()
@@ -127,6 +127,10 @@ func (e *Engine) HandleTree(from ident.HostID, plain []byte) {
 	m, err := tree.Decode(plain)
 	if err != nil {
 		e.drops.count(dropTreeMessage)
+		return
+	}
+	if nw := (*e.networks.Load())[m.VNI]; nw == nil || !nw.has(from) {
+		e.drops.count(dropNotOfNetwork) // it will be said again
 		return
 	}
 	e.planner.tell(planEvent{from: from, message: &m})

@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -59,9 +60,9 @@ type Watches struct {
 
 // Receiver listens for what others announced and passes on what they ask for. One goroutine owns it.
 type Receiver struct {
-	peer  func(ident.HostID) *link.Peer
-	self  ident.HostID
-	group netip.AddrPort
+	peer   func(ident.HostID) *link.Peer
+	fanout int
+	group  netip.AddrPort
 
 	watches  map[Key]*Watch
 	branches map[ID]*branch
@@ -82,9 +83,10 @@ type branch struct {
 	multicast bool
 }
 
-// NewReceiver returns a Receiver that listens for nothing.
-func NewReceiver(self ident.HostID, peer func(ident.HostID) *link.Peer) *Receiver {
-	return &Receiver{self: self, peer: peer, watches: map[Key]*Watch{}, branches: map[ID]*branch{}}
+// NewReceiver returns a Receiver that listens for nothing. fanout bounds the copies this host makes of a packet of another;
+// 0: DefaultFanout.
+func NewReceiver(peer func(ident.HostID) *link.Peer, fanout int) *Receiver {
+	return &Receiver{peer: peer, fanout: cmp.Or(fanout, DefaultFanout), watches: map[Key]*Watch{}, branches: map[ID]*branch{}}
 }
 
 // SetGroup says to which underlay group this host passes packets on; the zero AddrPort: it has no native multicast.
@@ -132,7 +134,7 @@ func (r *Receiver) openWatch(now time.Time, key Key) {
 func (r *Receiver) openBranch(now time.Time, key Key, m *Message) {
 	b := r.branches[m.ID]
 	if b == nil {
-		if len(r.branches) >= MaxBranches || m.Multicast && !r.group.IsValid() {
+		if len(r.branches) >= MaxBranches || m.Multicast && !r.group.IsValid() || len(m.Children)+btoi(m.Multicast) > r.fanout {
 			return // no answer: another will be asked
 		}
 		b = &branch{Branch: Branch{Origin: key.Host, Parent: m.Parent}, key: key, want: slices.Clone(m.Children), multicast: m.Multicast}
@@ -262,19 +264,3 @@ func (r *Receiver) Branches() Branches {
 
 // Counts returns how many labels a host listens for and in how many trees it passes packets on.
 func (r *Receiver) Counts() (watches, branches int) { return len(r.watches), len(r.branches) }
-
-// Forget drops what a host that is gone for good asked for.
-func (r *Receiver) Forget(h ident.HostID) {
-	for k := range r.watches {
-		if k.Host == h {
-			delete(r.watches, k)
-			r.watchesChanged = true
-		}
-	}
-	for id, b := range r.branches {
-		if b.Origin == h {
-			delete(r.branches, id)
-			r.branchesChanged = true
-		}
-	}
-}

@@ -71,7 +71,7 @@ func newSim(t *testing.T, seed uint64, islands []int, fanout int) *sim {
 			}
 		}
 		h.sender = NewSender(SenderConfig{Self: h.id, Peer: peer, Rand: rng{s.r}, Fanout: fanout, Group: simGroup})
-		h.receiver = NewReceiver(h.id, peer)
+		h.receiver = NewReceiver(peer, fanout)
 		h.receiver.SetGroup(simGroup)
 	}
 	s.publish()
@@ -485,5 +485,27 @@ func TestSimQuiet(t *testing.T) {
 	s.run(5 * time.Second)
 	if n := s.said[OpStarved] + s.said[OpClose] + s.said[OpReady]; n > 0 {
 		t.Errorf("messages by kind: %v", s.said)
+	}
+}
+
+// TestSimSmallUplink: a host that makes fewer copies than it is asked for is left out of forwarding, and still served.
+func TestSimSmallUplink(t *testing.T) {
+	s := newSim(t, 1, slices.Repeat([]int{1}, 40), 0)
+	for _, h := range s.order[1:20] {
+		h.receiver.fanout = 2
+	}
+	s.run(10 * time.Second)
+	if _, most := s.perPacket(); most > DefaultFanout {
+		t.Errorf("%v packets from one host: %+v", most, s.order[0].sender.Stats())
+	}
+	for _, h := range s.order[1:] {
+		if n := h.missed(s.seq); n > 0 {
+			t.Errorf("%v missed %d", h.id, n)
+		}
+		for _, b := range h.branches {
+			if h.receiver.fanout == 2 && len(b.Children) > 2 {
+				t.Errorf("%v makes %d copies", h.id, len(b.Children))
+			}
+		}
 	}
 }
