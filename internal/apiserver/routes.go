@@ -75,7 +75,7 @@ func (s *Server) clusterRoutes(to huma.API) {
 	op(s, to, http.MethodGet, "/v1/status", "status", "One page that says what is wrong", func(ctx context.Context, _ *nothing) (api.Status, error) {
 		v, err := b.Status(ctx)
 		v.Endpoints, v.Detours, v.Drops = list(v.Endpoints), list(v.Detours), list(v.Drops)
-		v.Warnings, v.Limits = list(v.Warnings), list(v.Limits)
+		v.Warnings, v.Limits, v.UnderlayGroups = list(v.Warnings), list(v.Limits), list(v.UnderlayGroups)
 		v.Networks = networks(v.Networks)
 		if v.Paths == nil {
 			v.Paths = map[string]int{}

@@ -447,7 +447,6 @@ func (s *System) status(ctx context.Context, b backend) (api.Status, error) {
 	if s.cluster != nil {
 		st.Range, st.Range6 = s.cluster.Range.String(), s.cluster.ULA.String()
 	}
-	st.UnderlayGroups = []string{}
 	for _, g := range s.groups(s.cluster) {
 		st.UnderlayGroups = append(st.UnderlayGroups, g.String())
 	}
