@@ -95,7 +95,8 @@ func (f *weft) settle(ctx context.Context, s *stream) (trickle *process, err err
 	if err != nil {
 		return nil, err
 	}
-	trickle, err = start(s.from.inside, nil, self, "send", "--to", s.to.String(), "--dev", s.from.dev, "--size", "64", "--pps", "100", "--time", "1h", "--run", "4294967295")
+	beside := netip.AddrPortFrom(s.to.Addr(), s.to.Port()+1) // the same group, but not what receivers count
+	trickle, err = start(s.from.inside, nil, self, "send", "--to", beside.String(), "--dev", s.from.dev, "--size", "64", "--pps", "100", "--time", "1h")
 	if err != nil {
 		return nil, err
 	}
