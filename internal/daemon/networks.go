@@ -2,9 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,27 +12,13 @@ import (
 	"time"
 
 	"github.com/weft-net/weft/internal/api"
-	"github.com/weft-net/weft/internal/guard"
 	"github.com/weft-net/weft/internal/ident"
-	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/nl"
-	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/vnet"
 )
 
 // defaultNetwork is made when a cluster is founded, and taken up by every host.
 const defaultNetwork = "weft"
-
-// definition is what all copies of a network's record say together.
-type definition struct {
-	name     string
-	rec      networkRecord                 // the copy that stands
-	subnets  []netip.Prefix                // of all copies
-	net6     map[netip.Prefix]netip.Prefix // the /64 of each
-	hosts    []ident.HostID                // that have it
-	conflict string
-	fresh    bool // this host is creating it: the tables don't have it yet
-}
 
 // network is a network that this host has.
 type network struct {
@@ -58,112 +41,6 @@ type network struct {
 type membership struct {
 	host  ident.HostID
 	group netip.Addr
-}
-
-// vniOf gives a network its number: the same on every host without a word between them.
-func vniOf(cluster ident.ClusterID, name string) uint32 {
-	sum := sha256.Sum256(append(append([]byte("weft vni 1\x00"), cluster[:]...), name...))
-	return max(binary.BigEndian.Uint32(sum[:4])>>8, 1)
-}
-
-// definitions reads cluster and network records from the tables.
-func (s *System) definitions() (cluster *clusterRecord, defs map[string]*definition) {
-	alive := s.aliveHosts()
-	defs = map[string]*definition{}
-	_ = s.mesh.View(func(t *state.Tables) {
-		for i := range t.All(state.Cluster, keyCluster) {
-			if i.Key != keyCluster {
-				continue
-			}
-			if c, err := decodeCluster(i.Value); err == nil {
-				cluster = &c
-			}
-		}
-		for i := range t.All(state.Cluster, keyNetwork) {
-			name, rec, err := decodeNetwork(i.Key, i.Value)
-			if err != nil || rec.VNI != vniOf(s.id.Cluster, name) {
-				s.log.Debug("network record refused", "host", i.Writer.Short(), "err", err)
-				continue
-			}
-			d := defs[name]
-			if d == nil {
-				d = &definition{name: name, rec: rec}
-				defs[name] = d
-			}
-			d.merge(i.Writer, rec, alive[i.Writer])
-		}
-	})
-	return cluster, defs
-}
-
-// readDefinitions follows cluster and network records, and takes up the default network.
-func (s *System) readDefinitions() {
-	cluster, defs := s.definitions()
-	s.mu.Lock()
-	met := cluster != nil && s.cluster == nil
-	if met {
-		s.cluster = cluster
-		s.log.Info("cluster known", "range", cluster.Range, "range6", cluster.ULA, "mtu", cluster.MTU)
-	}
-	for name, d := range s.defs {
-		if d.fresh && defs[name] == nil { // being created: not in the tables yet
-			defs[name] = d
-		}
-	}
-	s.defs = defs
-	s.mu.Unlock()
-	if met && s.joining {
-		if err := s.checkRange(cluster.Range, "take the route away"); err != nil {
-			s.turnBack(fmt.Errorf("the cluster's %w", err))
-			return
-		}
-	}
-	s.retryNetworks()
-}
-
-// turnBack ends a first start that found out too late why it should not have begun: the cluster hears
-// that this host left, and its state directory is emptied.
-func (s *System) turnBack(cause error) {
-	if err := s.quit(); err != nil {
-		s.log.Error("leaving not told", "err", err)
-	}
-	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
-	defer cancel()
-	if err := s.mesh.Leave(ctx); err != nil {
-		s.log.Debug("goodbye not heard by all", "err", err)
-	}
-	if err := s.clean(); err != nil {
-		s.log.Error("not all removed", "err", err)
-	}
-	s.reject(cause)
-}
-
-// merge adds one host's copy. Copies of the same name with other subnets (created twice unseen)
-// make one network with both; explicit subnets that differ are a conflict, and the lower creator's stands.
-func (d *definition) merge(writer ident.HostID, rec networkRecord, alive bool) {
-	if alive {
-		d.hosts = append(d.hosts, writer)
-	}
-	if rec.Plain != d.rec.Plain {
-		d.conflict = "defined as sealed and as plain; sealed stands: weft network rm where it is plain, and take it up again"
-		if !rec.Plain {
-			d.rec = rec
-		}
-	} else if rec.Subnet != d.rec.Subnet {
-		if rec.Explicit && d.rec.Explicit {
-			d.conflict = fmt.Sprintf("defined with subnet %s and with %s; the one of the lower HostID stands", d.rec.Subnet, rec.Subnet)
-		}
-		if rec.Creator.Less(d.rec.Creator) {
-			d.rec = rec
-		}
-	}
-	if !slices.Contains(d.subnets, rec.Subnet) {
-		d.subnets = append(d.subnets, rec.Subnet)
-		if d.net6 == nil {
-			d.net6 = map[netip.Prefix]netip.Prefix{}
-		}
-		d.net6[rec.Subnet] = rec.Subnet6
-	}
 }
 
 // retryNetworks takes up what this host should have but has not: the default network, the networks
@@ -325,200 +202,9 @@ func (s *System) takeUpHeld(ctx context.Context, name string) (*network, error) 
 	return n, nil
 }
 
-// found makes the cluster's first records: those that are missing, since an earlier start may have ended on its way.
-func (s *System) found() error {
-	s.mu.Lock()
-	cluster := s.cluster
-	s.mu.Unlock()
-	if cluster == nil {
-		var ula [16]byte
-		_, _ = rand.Read(ula[1:6])
-		ula[0] = 0xfd // RFC 4193 section 3.1
-		cluster = &clusterRecord{
-			Range: s.cfg.Range, ULA: netip.PrefixFrom(netip.AddrFrom16(ula), 48), MTU: s.cfg.MTU,
-			Groups: s.cfg.Groups, NoMulticast: s.cfg.NoMulticast, TTL: s.cfg.TTL,
-		}
-		if err := s.mesh.Publish(0, map[string][]byte{keyCluster: encode(cluster)}, nil); err != nil {
-			return err
-		}
-		s.mu.Lock()
-		s.cluster = cluster
-		s.mu.Unlock()
-	}
-	if _, _, ok := s.ipam.Space(); !ok {
-		if err := s.ipam.Found(cluster.Range, cluster.ULA); err != nil {
-			return err
-		}
-	}
-	if s.has(defaultNetwork) {
-		return nil
-	}
-	return s.create(s.ctx, api.NetworkCreate{Name: defaultNetwork})
-}
-
 // has reports whether a network is up on this host.
 func (s *System) has(name string) bool {
 	return slices.ContainsFunc(s.localNetworks(), func(n *network) bool { return n.name == name })
-}
-
-// create defines a network and takes it up; or takes up one that is defined already, if the request agrees.
-func (s *System) create(ctx context.Context, r api.NetworkCreate) error {
-	if err := ident.CheckName("network", r.Name); err != nil {
-		return api.Errorf(api.CodeInvalid, "%w", err)
-	}
-	if r.Plain { // before anything is given away for it
-		if err := s.probePlain(); err != nil {
-			return api.Errorf(api.CodeRefused, "network %s: --plain: %w", r.Name, err)
-		}
-	}
-	s.mu.Lock()
-	d, cluster := s.defs[r.Name], s.cluster
-	var other string
-	vni := vniOf(s.id.Cluster, r.Name)
-	for name, o := range s.defs {
-		if name != r.Name && o.rec.VNI == vni {
-			other = name
-		}
-	}
-	s.mu.Unlock()
-	switch {
-	case cluster == nil:
-		return api.Errorf(api.CodeUnavailable, "not yet part of a cluster").WithHint("weft status says which hosts are tried")
-	case d != nil && slices.Contains(d.hosts, s.mesh.Self()):
-		return api.Errorf(api.CodeConflict, "network %s is there already", r.Name)
-	case d != nil && r.Plain && !d.rec.Plain:
-		return api.Errorf(api.CodeConflict, "network %s is sealed on other hosts: a network's engine never changes", r.Name).WithHint("choose another name")
-	case d != nil && !r.Plain && d.rec.Plain:
-		return api.Errorf(api.CodeConflict, "network %s is PLAIN on other hosts: its frames cross the underlay unencrypted", r.Name).WithHint("weft network create %s --plain, if you trust the underlay", r.Name)
-	case d != nil && r.Subnet != "" && r.Subnet != d.rec.Subnet.String():
-		return api.Errorf(api.CodeConflict, "network %s has subnet %s on other hosts, not %s", r.Name, d.rec.Subnet, r.Subnet)
-	case d != nil:
-		_, err := s.takeUp(ctx, r.Name)
-		return err
-	case other != "":
-		return api.Errorf(api.CodeConflict, "network %s would have the number (VNI %d) of network %s: choose another name", r.Name, vni, other)
-	}
-	rec := networkRecord{VNI: vni, Creator: s.mesh.Self(), Rate: r.Rate, Plain: r.Plain, Underlay6: r.Plain && s.overIPv6()}
-	var err error
-	if rec.Allow, err = prefixes(r.AllowGroups); err != nil {
-		return err
-	}
-	if rec.Deny, err = prefixes(r.DenyGroups); err != nil {
-		return err
-	}
-	if err := s.subnetsFor(ctx, &rec, r); err != nil {
-		return err
-	}
-	if err := s.mesh.Hold(vni); err != nil {
-		return err
-	}
-	if err := s.ipam.JoinNetwork(vni, rec.Subnet, true); err != nil {
-		if !rec.Explicit {
-			err = errors.Join(err, s.ipam.ReleaseSubnet(rec.Subnet))
-		}
-		return err
-	}
-	def := &definition{name: r.Name, rec: rec, fresh: true}
-	def.merge(s.mesh.Self(), rec, true)
-	s.mu.Lock()
-	s.defs[r.Name] = def
-	s.mu.Unlock()
-	_, err = s.takeUp(ctx, r.Name)
-	s.mu.Lock()
-	def.fresh = false
-	s.mu.Unlock()
-	if err != nil && rec.Plain {
-		s.uncreate(r.Name, rec)
-	}
-	return err
-}
-
-// uncreate takes back a plain network that this host turned out not to be able to have, before anybody heard of it.
-func (s *System) uncreate(name string, rec networkRecord) {
-	s.mu.Lock()
-	delete(s.defs, name)
-	s.mu.Unlock()
-	err := s.ipam.LeaveNetwork(s.ctx, rec.VNI)
-	if !rec.Explicit {
-		err = errors.Join(err, s.ipam.ReleaseSubnet(rec.Subnet))
-	}
-	if err != nil {
-		s.log.Warn("addresses of a network that failed not given back", "network", name, "err", err)
-	}
-}
-
-// subnetsFor chooses or checks a new network's subnets.
-func (s *System) subnetsFor(ctx context.Context, rec *networkRecord, r api.NetworkCreate) error {
-	if r.Subnet == "" {
-		sub, err := s.ipam.CarveSubnet(ctx)
-		if err != nil {
-			return err
-		}
-		rec.Subnet = sub
-	} else {
-		p, err := netip.ParsePrefix(r.Subnet)
-		switch {
-		case err != nil || !p.Addr().Is4():
-			return api.Errorf(api.CodeInvalid, "subnet %q: want an IPv4 network such as 10.40.0.0/20", r.Subnet)
-		case p != p.Masked():
-			return api.Errorf(api.CodeInvalid, "subnet %s has host bits set: %s?", r.Subnet, p.Masked())
-		}
-		if err := ipam.CheckSubnet(p); err != nil {
-			return api.Errorf(api.CodeInvalid, "%w", err)
-		}
-		s.mu.Lock()
-		for name, d := range s.defs {
-			for _, o := range d.subnets {
-				if o.Overlaps(p) {
-					err = api.Errorf(api.CodeConflict, "subnet %s overlaps %s of network %s", p, o, name)
-				}
-			}
-		}
-		s.mu.Unlock()
-		if err != nil {
-			return err
-		}
-		if err := s.checkRange(p, "choose another with --subnet"); err != nil {
-			return err
-		}
-		rec.Subnet, rec.Explicit = p, true
-	}
-	if r.Subnet6 == "" {
-		p, ok := s.ipam.Subnet6(rec.Subnet)
-		if !ok {
-			return api.Errorf(api.CodeUnavailable, "the cluster's addresses have not arrived yet")
-		}
-		rec.Subnet6 = p
-		return nil
-	}
-	p, err := netip.ParsePrefix(r.Subnet6)
-	if err != nil || !p.Addr().Is6() || p.Addr().Is4In6() || p.Bits() != 64 || p != p.Masked() || p.Addr().IsMulticast() {
-		return api.Errorf(api.CodeInvalid, "subnet %q: want an IPv6 /64 such as fd12:3456:789a:1::/64", r.Subnet6)
-	}
-	rec.Subnet6, rec.Explicit = p, true
-	return nil
-}
-
-func prefixes(list []string) ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	for _, v := range list {
-		p, err := netip.ParsePrefix(v)
-		if err != nil {
-			a, aerr := netip.ParseAddr(v)
-			if aerr != nil {
-				return nil, api.Errorf(api.CodeInvalid, "group %q: want a multicast address or range such as 239.0.0.0/8", v)
-			}
-			p = netip.PrefixFrom(a, a.BitLen())
-		}
-		if !p.Addr().IsMulticast() {
-			return nil, api.Errorf(api.CodeInvalid, "group %s is not a multicast address", v)
-		}
-		out = append(out, p.Masked())
-	}
-	if len(out) > guard.MaxGroups {
-		return nil, api.Errorf(api.CodeInvalid, "%d groups, at most %d", len(out), guard.MaxGroups)
-	}
-	return out, nil
 }
 
 // remove withdraws this host's copy of a network.
@@ -570,19 +256,4 @@ func (s *System) giveUp(name string) error {
 		return errors.Join(s.mesh.Publish(n.vni, nil, []string{keyVTEP}), s.mesh.Publish(0, nil, []string{keyNetwork + name}))
 	}
 	return errors.Join(s.cast.RemoveNetwork(n.vni), s.mesh.Publish(0, nil, []string{keyNetwork + name}))
-}
-
-// checkRange refuses addresses that a route of the host leads elsewhere; fix is what to do about it.
-func (s *System) checkRange(p netip.Prefix, fix string) error {
-	if s.cfg.Force {
-		return nil
-	}
-	routes, err := s.routes()
-	if err != nil {
-		return err
-	}
-	if err := ipam.CheckRange(p, routes); err != nil {
-		return api.Errorf(api.CodeConflict, "%w; %s, or use --force if nothing here needs that route", err, fix)
-	}
-	return nil
 }
