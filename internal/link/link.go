@@ -36,7 +36,8 @@ func (a Addr) String() string {
 // Timers and bounds. A path is judged by answered pings alone: packets that merely arrive say
 // nothing about the other direction (asymmetric loss).
 const (
-	pingIdle     = 5 * time.Second        // keepalive of a quiet link, at multiples of this
+	pingIdle     = 5 * time.Second        // keepalive of a quiet link, at multiples of this or of Env.Quiet
+	pingIdleMost = 15 * time.Second       // ... which stateful packet filters on the way must outlast
 	pingNAT      = 2 * time.Second        // ... when a NAT must keep the mapping, and hear of a new one soon
 	pingBusy     = time.Second            // ... while users' frames go there
 	pingAgain    = 300 * time.Millisecond // after a miss

@@ -34,6 +34,7 @@ type world struct {
 	limit int // what interfaces say of the path, 0: not told
 	width int // longer packets vanish, 0: none
 	long  int // packets of a stated length that were sent
+	pings int
 }
 
 type end struct {
@@ -100,6 +101,7 @@ func (w *world) act(i int, out Out) {
 		w.act(i, me.link.SetLimit(w.now, w.limit))
 	}
 	for _, p := range out.Pings {
+		w.pings++
 		if p.Size > 0 {
 			w.long++
 		}

@@ -192,6 +192,25 @@ func TestIdleLinksAskNothing(t *testing.T) {
 	}
 }
 
+// TestQuietLinksAskSeldom: every 5 s, less often where the host has many, but never so seldom that a packet filter on the way forgets.
+func TestQuietLinksAskSeldom(t *testing.T) {
+	for _, c := range []struct{ told, want time.Duration }{
+		{0, 5 * time.Second}, {time.Second, 5 * time.Second}, {10 * time.Second, 10 * time.Second}, {time.Hour, 15 * time.Second},
+	} {
+		w := sizeWorld(t, ethernet, ethernet)
+		for _, e := range w.ends {
+			e.env.Quiet = c.told
+		}
+		w.run(20*time.Second, func() bool { return false })
+		before := w.pings
+		const minutes = 10
+		w.run(minutes*time.Minute, func() bool { return false })
+		if n, want := w.pings-before, 2*int(minutes*time.Minute/c.want); n < want-2 || n > want+20 { // a few more with each new key
+			t.Errorf("told %v: both ends ask %d times in %d minutes, want %d", c.told, n, minutes, want)
+		}
+	}
+}
+
 func TestLengthOfRelayedPaths(t *testing.T) {
 	l, now := New(time.Unix(0, 0)), time.Unix(0, 0)
 	l.Established(now, 1, true, Via(ident.HostID{1}))

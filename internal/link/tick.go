@@ -12,7 +12,8 @@ type Env struct {
 	NATed  bool           // this host's endpoints are behind a NAT
 	Relays []ident.HostID // hosts with a direct path, nearest first
 	Sent   uint64         // frames of users sent to the host so far: a path in use is watched
-	Phase  time.Duration  // when this host asks its quiet links: at multiples of 5 s and this
+	Quiet  time.Duration  // how often a quiet link is asked; at least 5 s, at most 15 s
+	Phase  time.Duration  // when this host asks its quiet links: at multiples of Quiet and this
 	Spent  bool           // that session has used half of its key's budget
 	Yield  bool           // the other end, of the lower HostID, is to speak first
 }
@@ -108,7 +109,8 @@ func (l *Link) countMisses(now time.Time, out *Out) {
 }
 
 func (l *Link) keepAlive(now time.Time, env Env, busy bool, out *Out) {
-	gap := pingIdle
+	idle := min(max(env.Quiet, pingIdle), pingIdleMost)
+	gap := idle
 	switch {
 	case l.misses > 0:
 		gap = pingAgain
@@ -118,8 +120,8 @@ func (l *Link) keepAlive(now time.Time, env Env, busy bool, out *Out) {
 		gap = pingNAT
 	}
 	last := l.lastPing
-	if gap == pingIdle { // quiet links of a host ask together: one wake-up, not many
-		last = last.Add(-env.Phase).Truncate(pingIdle).Add(env.Phase)
+	if gap == idle { // quiet links of a host ask together: one wake-up, not many
+		last = last.Add(-env.Phase).Truncate(idle).Add(env.Phase)
 	}
 	if now.Sub(last) >= gap {
 		l.ping(now, l.addr, out)
