@@ -156,9 +156,11 @@ func packetsPerDatagram(t *testing.T, h []*rig.Host, us []*rig.Underlay, want wa
 	idle, idleFrom, idleTo := record(3 * time.Second)
 	stream := h[0].Stream("s", streamGroup, streamRate-first, streamSize, time.Minute)
 	source := h[0].Traffic(fmt.Sprintf("udp dst port %d", streamGroup.Port()))
+	untaken := h[0].Untaken()
 	traffic, from, to := record(5 * time.Second)
+	untaken = h[0].Untaken() - untaken // seventeen hosts on two cores: not every one is always in time
 	source.Stop()
-	sum, datagrams := 0, 0.0
+	sum, datagrams := 0, -float64(untaken)
 	for _, n := range source.Sent("udp", from, to) { // now: ports have names as long as they are there
 		datagrams += float64(n)
 	}
@@ -186,11 +188,13 @@ func packetsPerDatagram(t *testing.T, h []*rig.Host, us []*rig.Underlay, want wa
 	control *= to.Sub(from).Seconds() / float64(sum)
 	busiest := float64(slices.Max(slices.Collect(maps.Values(sent)))) / datagrams
 	total := float64(sum) / datagrams
-	t.Logf("%.0f datagrams a second: %.3f packets for each, %.3f from the busiest host (%.3f from the sender); for the stream's sake %.2f %% more; idle %.0f packets a second",
-		datagrams/to.Sub(from).Seconds(), total, busiest, float64(sent[h[0].Name])/datagrams, 100*control, float64(before)/idleTo.Sub(idleFrom).Seconds())
-	// Two cores for seventeen hosts drop some at the sender, before they are packets. The ways are right, and that none takes
-	// more is the point; so few that it says nothing is a failure.
-	if total < 0.6*all || total > 1.03*all {
+	t.Logf("%.0f datagrams a second (and %d the kernel dropped): %.3f packets for each, %.3f from the busiest host (%.3f from the sender); for the stream's sake %.2f %% more; idle %.0f packets a second",
+		datagrams/to.Sub(from).Seconds(), untaken, total, busiest, float64(sent[h[0].Name])/datagrams, 100*control, float64(before)/idleTo.Sub(idleFrom).Seconds())
+	if datagrams < streamRate { // 5 s of them were sent
+		t.Errorf("%.0f datagrams are too few to tell: the kernel dropped %d", datagrams, untaken)
+	}
+	// Two cores for seventeen hosts drop some on the way; the ways are right, and that none takes more is the point.
+	if total < 0.85*all || total > 1.03*all {
 		t.Errorf("%.3f packets on the underlay for a datagram, want %v: %v", total, all, sent)
 	}
 	if busiest > 1.03*most {

@@ -88,4 +88,18 @@ func (t *Traffic) Sent(filter string, from, to time.Time) map[string]int {
 	return n
 }
 
+// Untaken counts the frames for other hosts that the kernel dropped because weft did not take them off its queue in time.
+// weft never saw them.
+func (h *Host) Untaken() (n int) {
+	h.w.T.Helper()
+	for f := range strings.FieldsSeq(h.MustExec("sh", "-c", "cat /sys/class/net/wu*/statistics/tx_dropped")) {
+		d, err := strconv.Atoi(f)
+		if err != nil {
+			h.w.T.Fatal(err)
+		}
+		n += d
+	}
+	return n
+}
+
 func seconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }
