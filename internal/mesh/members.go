@@ -28,6 +28,7 @@ func (m *Mesh) startMembers() error {
 	c.Logger = log.New(io.Discard, "", 0) // what matters of it we log ourselves
 	c.DisableTcpPings = true              // links heal by themselves; a stream proves nothing about them
 	c.RequireNodeNames = true
+	c.EnableCompression = false // an LZW table of 90 kB for a ping of 60 bytes
 	c.UDPBufferSize = wire.MinPath - wire.RelayTotal - wire.LinkHeader - wire.Tag - 1
 	c.DeadNodeReclaimTime = time.Second
 	c.GossipToTheDeadTime = time.Minute

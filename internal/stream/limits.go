@@ -31,7 +31,7 @@ const (
 
 	// IdleTime closes a session without streams; SpliceIdle a splice without traffic. Sessions through the
 	// splice send keepalives.
-	IdleTime   = 2 * time.Minute
+	IdleTime   = 30 * time.Second
 	SpliceIdle = time.Minute
 
 	dialTime      = 2 * time.Second  // for all endpoints, in parallel

@@ -290,7 +290,7 @@ func TestRelayedSessionGivesWayToDirect(t *testing.T) {
 		say(t, conn, "direct")
 		say(t, old, "the old stream goes on")
 		old.Close()
-		time.Sleep(drainGrace + closeTime) // fake time
+		time.Sleep(drainGrace + 3*janitorPeriod) // fake time
 		synctest.Wait()
 		for _, h := range []*host{a, c} {
 			for _, s := range h.Status() {
@@ -334,7 +334,7 @@ func TestSimultaneous(t *testing.T) {
 		}
 		x.Close()
 		y.Close()
-		time.Sleep(drainGrace + closeTime) // fake time
+		time.Sleep(drainGrace + 3*janitorPeriod) // fake time
 		synctest.Wait()
 		low := a
 		if b.id.Less(a.id) {
