@@ -170,12 +170,12 @@ func TestRefusedFramesAreCounted(t *testing.T) {
 	}
 }
 
-// More frames than the downlink's space holds between two calls of Flush.
+// Many frames between two calls of Flush.
 func TestDownlinkSpaceIsNotReusedTooSoon(t *testing.T) {
 	inRigOf(t, 2, 9000, nil, func(t *testing.T, r *rig) {
 		e := r.host(2).eng
 		var frames [][]byte
-		for i := range 3 * downlinkArena / 9000 {
+		for i := range 3 * (512 << 10) / 9000 {
 			f := unicast(1, 2, 9000)
 			f[100] = byte(i)
 			frames = append(frames, f)

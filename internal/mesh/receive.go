@@ -178,6 +178,7 @@ func (r *reader) plain(s *session, plain []byte, addr link.Addr) {
 		whole, ok := s.parts.Add(time.Now(), plain)
 		if ok && len(whole) > 0 && whole[0] != wire.KindFragment {
 			r.plain(s, whole, addr)
+			r.m.cfg.Datapath.Flush() // the next fragment comes into the same space
 		}
 	case wire.KindPing:
 		r.answer(s, plain, addr)
