@@ -75,6 +75,7 @@ func (u *uplink) load(f []byte, n int) {
 	space := u.space
 	if need := n * (gso.HeaderLen + len(f)); need > len(space) {
 		space = make([]byte, need)
+		u.space = space
 	}
 	for i := range n {
 		clear(space[:gso.HeaderLen])

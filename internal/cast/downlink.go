@@ -16,6 +16,13 @@ import (
 	"github.com/weft-net/weft/internal/wire"
 )
 
+const (
+	// maxReady is how many frames wait for Flush: written in a row they wake their receivers less often.
+	maxReady = 16
+	// maxGrowing is how many of them, the last, may grow by what still comes: as many flows at once.
+	maxGrowing = 4
+)
+
 // downlink carries packets from the underlay to the TAPs. It belongs to the one goroutine that reads the
 // underlay, but for the inbox.
 type downlink struct {
@@ -23,8 +30,9 @@ type downlink struct {
 	keys  map[uint64]*recvKey
 	held  holdings
 	asks  askLimit
-	whole joining   // the frame that is written next, and may grow until then
-	now   time.Time // of this batch, zero until someone wants to know
+	ready [maxReady]joining // to be written, in order
+	count int               // of ready
+	now   time.Time         // of this batch, zero until someone wants to know
 
 	waiting atomic.Bool // the inbox has something
 	inboxMu sync.Mutex
@@ -36,7 +44,7 @@ type downlink struct {
 // of the packets they came in.
 type joining struct {
 	gso.Joiner
-	nw       *network // nil: none
+	nw       *network
 	from     ident.HostID
 	counters *fdb.GroupCounters
 	frames   int // and their bytes
@@ -137,7 +145,7 @@ func (e *Engine) Flush() {
 	if d.held.count > 0 {
 		d.drop(d.held.expire(d.time()))
 	}
-	d.finish()
+	d.write()
 	d.now = time.Time{}
 }
 
@@ -167,7 +175,7 @@ func (d *downlink) open(k *recvKey, pkt []byte) {
 		if plain = d.join(k, plain); plain == nil {
 			return
 		}
-		defer d.finish() // the next fragment comes into the same space
+		defer d.write() // the next fragment comes into the same space
 	}
 	if len(plain) < frameHeader || plain[0] != wire.KindFrame {
 		k.nw.drops.count(dropKind)
@@ -255,13 +263,20 @@ func (d *downlink) deliver(nw *network, from ident.HostID, r gso.Record) {
 		nw.drops.count(dropTooBig)
 		return
 	}
-	w := &d.whole
-	if w.nw == nw && w.from == from && w.Add(r) { // what it says of itself is what the first said
-		w.frames++
-		w.bytes += len(frame)
-		return
+	for i := d.count - 1; i >= max(0, d.count-maxGrowing); i-- {
+		w := &d.ready[i]
+		if w.nw != nw || w.from != from {
+			continue
+		}
+		if w.Add(r) { // what it says of itself is what the first said
+			w.frames++
+			w.bytes += len(frame)
+			return
+		}
+		if !w.Other(r) {
+			break // it must not overtake this one
+		}
 	}
-	d.finish()
 	t := nw.table.Load()
 	if t == nil {
 		nw.drops.count(dropNoTable)
@@ -272,30 +287,34 @@ func (d *downlink) deliver(nw *network, from ident.HostID, r gso.Record) {
 		nw.drops.count(drop(reason))
 		return
 	}
+	if d.count == maxReady {
+		d.write()
+	}
+	w := &d.ready[d.count]
 	if !w.Start(r, nw.dev.SegmentsUDP()) {
 		nw.drops.count(dropOffload)
 		return
 	}
 	w.nw, w.from, w.counters, w.frames, w.bytes = nw, from, c, 1, len(frame)
+	d.count++
 }
 
-// finish writes the frame that was kept.
-func (d *downlink) finish() {
-	w := &d.whole
-	nw := w.nw
-	if nw == nil {
-		return
-	}
-	w.nw = nil
-	w.counters.PacketsOut.Add(uint64(w.frames))
-	w.counters.BytesOut.Add(uint64(w.bytes))
-	if taken, err := nw.dev.Write(w.Finish()); !taken {
-		reason := dropTapRefused
-		if err != nil {
-			reason = dropTapWrite
+// write writes what is ready.
+func (d *downlink) write() {
+	for i := range d.ready[:d.count] {
+		w := &d.ready[i]
+		w.counters.PacketsOut.Add(uint64(w.frames))
+		w.counters.BytesOut.Add(uint64(w.bytes))
+		if taken, err := w.nw.dev.Write(w.Finish()); !taken {
+			reason := dropTapRefused
+			if err != nil {
+				reason = dropTapWrite
+			}
+			w.nw.drops[reason].Add(uint64(w.frames))
 		}
-		nw.drops[reason].Add(uint64(w.frames))
+		w.nw = nil
 	}
+	d.count = 0
 }
 
 // drain takes over changes of keys, and opens the packets that waited for one.
@@ -320,7 +339,7 @@ func (d *downlink) drain() {
 			d.drop(d.held.expire(d.time()))
 			d.held.release(c.add.id, func(pkt []byte) {
 				d.open(c.add, pkt)
-				d.finish() // the space is the holdings'
+				d.write() // the space is the holdings'
 			})
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // Sizes of an uplink's fixed memory.
 const (
 	// batchFrames is how many frames one read takes, readSpace what they may have in all.
-	batchFrames = 64
+	batchFrames = 256
 	readSpace   = 256 << 10
 	// batchPackets is how many packets, or trains of packets, wait for one write.
 	batchPackets = 256

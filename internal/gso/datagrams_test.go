@@ -148,3 +148,36 @@ func TestNothingToJoin(t *testing.T) {
 		}
 	}
 }
+
+// TestOtherFlow: what may overtake a super-frame is of another flow, and nothing else is.
+func TestOtherFlow(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		pick := func(v4At, v6At int) func(f []byte) {
+			return func(f []byte) { f[map[bool]int{false: v4At, true: v6At}[v6]]++ }
+		}
+		var j Joiner
+		j.Start(datagramRecord(v6, 0, 100, nil), true)
+		for name, change := range map[string]func(f []byte){
+			"source": pick(29, 37), "destination": pick(33, 53), "source port": pick(35, 55), "destination port": pick(37, 57),
+		} {
+			if !j.Other(datagramRecord(v6, 1, 100, change)) {
+				t.Errorf("another %s is no other flow (IPv6 %v)", name, v6)
+			}
+		}
+		for name, r := range map[string]Record{
+			"the next":  datagramRecord(v6, 1, 100, nil),
+			"longer":    datagramRecord(v6, 1, 200, nil),
+			"its TTL":   datagramRecord(v6, 1, 100, pick(22, 21)),
+			"an ARP":    {Frame: make([]byte, 60)},
+			"too short": {Frame: datagramRecord(v6, 1, 0, nil).Frame[:34], NeedsChecksum: true, Start: datagramRecord(v6, 1, 0, nil).Start, Offset: 6},
+			"no frame":  {Frame: []byte{1}, NeedsChecksum: true},
+		} {
+			if j.Other(r) {
+				t.Errorf("%s is of another flow (IPv6 %v)", name, v6)
+			}
+		}
+		if !j.Other(datagramRecord(!v6, 1, 100, nil)) {
+			t.Errorf("another family is no other flow (IPv6 %v)", v6)
+		}
+	}
+}

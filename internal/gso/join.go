@@ -111,6 +111,34 @@ func (j *Joiner) Add(r Record) bool {
 	return true
 }
 
+// Other reports whether a record is surely of another flow than the super-frame: addresses, protocol or ports differ. Two of
+// one flow must keep their order.
+func (j *Joiner) Other(r Record) bool {
+	a, b := j.rec.Frame, r.Frame
+	if !j.rec.NeedsChecksum || !r.NeedsChecksum || min(len(a), len(b)) < 14 {
+		return false
+	}
+	if !bytes.Equal(a[12:14], b[12:14]) {
+		return true
+	}
+	at, end := 14+12, 14+20 // of the addresses
+	switch binary.BigEndian.Uint16(a[12:]) {
+	case 0x0800:
+	case 0x86dd:
+		at, end = 14+8, 14+40
+	default:
+		return false
+	}
+	if min(len(a), len(b)) < end {
+		return false
+	}
+	if !bytes.Equal(a[at:end], b[at:end]) || r.Offset != j.rec.Offset { // the place of a checksum tells TCP from UDP
+		return true
+	}
+	l4 := int(r.Start)
+	return r.Start == j.rec.Start && l4 >= end && min(len(a), len(b)) >= l4+4 && !bytes.Equal(a[l4:l4+4], b[l4:l4+4])
+}
+
 // follows reports whether a datagram differs from the first by its data, lengths, checksums and IPv4 id alone. Where a
 // packet may be cut its id must count on, as it will be when the super-frame is cut (RFC 6864: else it means nothing).
 func (j *Joiner) follows(f []byte) bool {
