@@ -32,7 +32,8 @@ type downlink struct {
 	asks  askLimit
 	ready [maxReady]joining // to be written, in order
 	count int               // of ready
-	now   time.Time         // of this batch, zero until someone wants to know
+	last  admitted
+	now   time.Time // of this batch, zero until someone wants to know
 
 	waiting atomic.Bool // the inbox has something
 	inboxMu sync.Mutex
@@ -96,16 +97,31 @@ func (e *Engine) HandleFrame(from ident.HostID, plain []byte) {
 		e.drops.count(dropKind)
 		return
 	}
-	nw := (*e.networks.Load())[vniOf(plain)]
-	if nw == nil {
-		e.drops.count(dropNoNetwork)
-		return
+	l, vni := &e.down.last, vniOf(plain)
+	if networks := e.networks.Load(); l.networks != networks || l.vni != vni || l.from != from || l.hosts != l.nw.hosts.Load() {
+		nw := (*networks)[vni]
+		if nw == nil {
+			e.drops.count(dropNoNetwork)
+			return
+		}
+		hosts := nw.hosts.Load()
+		if _, ok := (*hosts)[from]; !ok {
+			nw.drops.count(dropNotOfNetwork)
+			return
+		}
+		*l = admitted{networks, hosts, vni, from, nw}
 	}
-	if !nw.has(from) {
-		nw.drops.count(dropNotOfNetwork)
-		return
-	}
-	e.down.records(nw, from, plain[frameHeader:])
+	e.down.records(l.nw, from, plain[frameHeader:])
+}
+
+// admitted is that frames of a network are taken from a host, found once for those that follow each other: true as long as
+// the pointers are the current ones.
+type admitted struct {
+	networks *map[uint32]*network // nil: nothing is known
+	hosts    *hostSet
+	vni      uint32
+	from     ident.HostID
+	nw       *network
 }
 
 // HandleGroup takes a packet of type wire.TypeGroup. from is the host it seems to come from (the endpoint's, or the

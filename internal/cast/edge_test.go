@@ -237,3 +237,29 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Error("an engine without a way to send")
 	}
 }
+
+// What was found once for frames that follow each other holds no longer than it is true.
+func TestAdmittedIsNotRemembered(t *testing.T) {
+	inRig(t, 2, func(t *testing.T, r *rig) {
+		e, f := r.host(2).eng, unicast(1, 2, 100)
+		frame := func() {
+			e.HandleFrame(idOf(1), plaintext(f))
+			e.Flush()
+		}
+		frame()
+		r.host(2).want("a host of the network", f)
+		check(t, e.SetHosts(testVNI, nil))
+		frame()
+		if d := e.Drops(); d["not_of_network"] != 1 {
+			t.Errorf("drops %v, want one of a host that is no more of the network", d)
+		}
+		check(t, e.SetHosts(testVNI, r.ids()))
+		frame()
+		r.host(2).want("back in the network", f)
+		check(t, e.RemoveNetwork(testVNI))
+		frame()
+		if d := e.Drops(); d["no_network"] != 1 {
+			t.Errorf("drops %v, want one without a network", d)
+		}
+	})
+}
