@@ -65,8 +65,11 @@ type Device interface {
 	// Halt ends a blocked Read, and each one to come until Resume, with an error that Is os.ErrDeadlineExceeded.
 	Halt()
 	Resume()
-	// Write hands frames with their headers to the kernel and returns how many it took; refused ones don't stop the rest.
-	Write(bufs [][]byte) (int, error)
+	// SegmentsUDP reports whether Write takes super-frames of UDP datagrams.
+	SegmentsUDP() bool
+	// Write hands one frame with its header, in parts, to the kernel. taken is false when it was refused; an error says that
+	// the device is of no use.
+	Write(parts [][]byte) (taken bool, err error)
 	Close() error
 }
 
@@ -145,8 +148,6 @@ type network struct {
 	keys *sendKeys // under Engine.mu
 	up   *uplink
 	turn chan struct{} // full while the uplink reads and sends a batch, and while the engine is paused
-
-	pending [][]byte // owned by the downlink: frames to write at Flush
 }
 
 // hostSet are the other hosts that have a network.

@@ -16,8 +16,12 @@ import (
 	"github.com/weft-net/weft/internal/wire"
 )
 
-// downlinkArena is the space for frames between two writes to the TAPs.
-const downlinkArena = 512 << 10
+const (
+	// maxReady is how many frames wait for Flush: written in a row they wake their receivers less often.
+	maxReady = 16
+	// maxGrowing is how many of them, the last, may grow by what still comes: as many flows at once.
+	maxGrowing = 4
+)
 
 // downlink carries packets from the underlay to the TAPs. It belongs to the one goroutine that reads the
 // underlay, but for the inbox.
@@ -26,9 +30,9 @@ type downlink struct {
 	keys  map[uint64]*recvKey
 	held  holdings
 	asks  askLimit
-	dirty []*network // with frames to write
-	space arena
-	whole joining   // the frame at the end of space, which may grow
+	ready [maxReady]joining // to be written, in order
+	count int               // of ready
+	last  admitted
 	now   time.Time // of this batch, zero until someone wants to know
 
 	waiting atomic.Bool // the inbox has something
@@ -37,12 +41,15 @@ type downlink struct {
 	stale   bool // assemblers shall forget what is old
 }
 
-// joining is the super-frame that segments are joined to while they come one after the other.
+// joining is the super-frame that segments and datagrams are joined to while they come one after the other. It holds parts
+// of the packets they came in.
 type joining struct {
 	gso.Joiner
-	nw       *network // nil: none
+	nw       *network
 	from     ident.HostID
 	counters *fdb.GroupCounters
+	frames   int // and their bytes
+	bytes    int
 }
 
 // recvKey opens group packets of one sender key.
@@ -62,7 +69,6 @@ type recvKey struct {
 func (d *downlink) init(e *Engine) {
 	d.e = e
 	d.keys = map[uint64]*recvKey{}
-	d.space.buf = make([]byte, downlinkArena)
 }
 
 // tell hands a change of keys to the reader.
@@ -84,28 +90,43 @@ func (d *downlink) tellStale() {
 	d.waiting.Store(true)
 }
 
-// HandleFrame takes a plaintext of kind wire.KindFrame that came over the link with host from. The frame is copied;
-// plain is free when HandleFrame returns.
+// HandleFrame takes a plaintext of kind wire.KindFrame that came over the link with host from. plain must stay as it is
+// until Flush.
 func (e *Engine) HandleFrame(from ident.HostID, plain []byte) {
 	if len(plain) < frameHeader || plain[0] != wire.KindFrame {
 		e.drops.count(dropKind)
 		return
 	}
-	nw := (*e.networks.Load())[vniOf(plain)]
-	if nw == nil {
-		e.drops.count(dropNoNetwork)
-		return
+	l, vni := &e.down.last, vniOf(plain)
+	if networks := e.networks.Load(); l.networks != networks || l.vni != vni || l.from != from || l.hosts != l.nw.hosts.Load() {
+		nw := (*networks)[vni]
+		if nw == nil {
+			e.drops.count(dropNoNetwork)
+			return
+		}
+		hosts := nw.hosts.Load()
+		if _, ok := (*hosts)[from]; !ok {
+			nw.drops.count(dropNotOfNetwork)
+			return
+		}
+		*l = admitted{networks, hosts, vni, from, nw}
 	}
-	if !nw.has(from) {
-		nw.drops.count(dropNotOfNetwork)
-		return
-	}
-	e.down.records(nw, from, plain[frameHeader:])
+	e.down.records(l.nw, from, plain[frameHeader:])
+}
+
+// admitted is that frames of a network are taken from a host, found once for those that follow each other: true as long as
+// the pointers are the current ones.
+type admitted struct {
+	networks *map[uint32]*network // nil: nothing is known
+	hosts    *hostSet
+	vni      uint32
+	from     ident.HostID
+	nw       *network
 }
 
 // HandleGroup takes a packet of type wire.TypeGroup. from is the host it seems to come from (the endpoint's, or the
 // src of the envelope), zero when unknown; it only serves to ask for a missing key. pkt is opened in place
-// and free when HandleGroup returns.
+// and must stay as it is until Flush.
 func (e *Engine) HandleGroup(pkt []byte, from ident.HostID) {
 	d := &e.down
 	if d.waiting.Load() {
@@ -131,7 +152,7 @@ func (e *Engine) HandleGroup(pkt []byte, from ident.HostID) {
 	d.hold(id, from, pkt)
 }
 
-// Flush writes the frames of a batch to the TAPs. Call it after each batch that was read from the underlay.
+// Flush writes what may still wait for more to be joined to it. Call it after each batch that was read from the underlay.
 func (e *Engine) Flush() {
 	d := &e.down
 	if d.waiting.Load() {
@@ -140,7 +161,7 @@ func (e *Engine) Flush() {
 	if d.held.count > 0 {
 		d.drop(d.held.expire(d.time()))
 	}
-	d.flush()
+	d.write()
 	d.now = time.Time{}
 }
 
@@ -170,6 +191,7 @@ func (d *downlink) open(k *recvKey, pkt []byte) {
 		if plain = d.join(k, plain); plain == nil {
 			return
 		}
+		defer d.write() // the next fragment comes into the same space
 	}
 	if len(plain) < frameHeader || plain[0] != wire.KindFrame {
 		k.nw.drops.count(dropKind)
@@ -234,7 +256,7 @@ func (d *downlink) sweep() {
 	}
 }
 
-// records queues the frames of a plaintext for the network's TAP.
+// records delivers the frames of a plaintext to the network's TAP.
 func (d *downlink) records(nw *network, from ident.HostID, b []byte) {
 	if len(b) == 0 {
 		nw.drops.count(dropKind)
@@ -250,19 +272,27 @@ func (d *downlink) records(nw *network, from ident.HostID, b []byte) {
 	}
 }
 
-// deliver queues a frame, or joins it to the one before.
+// deliver joins a frame to the one before, or writes that and keeps this one for the next to be joined to.
 func (d *downlink) deliver(nw *network, from ident.HostID, r gso.Record) {
 	frame := r.Frame
 	if len(frame) > nw.mtu+etherOverhead {
 		nw.drops.count(dropTooBig)
 		return
 	}
-	if w := &d.whole; w.nw == nw && w.from == from && w.Add(r) { // what it says of itself is what the first said
-		w.counters.PacketsOut.Add(1)
-		w.counters.BytesOut.Add(uint64(len(frame)))
-		return
+	for i := d.count - 1; i >= max(0, d.count-maxGrowing); i-- {
+		w := &d.ready[i]
+		if w.nw != nw || w.from != from {
+			continue
+		}
+		if w.Add(r) { // what it says of itself is what the first said
+			w.frames++
+			w.bytes += len(frame)
+			return
+		}
+		if !w.Other(r) {
+			break // it must not overtake this one
+		}
 	}
-	d.finish()
 	t := nw.table.Load()
 	if t == nil {
 		nw.drops.count(dropNoTable)
@@ -273,51 +303,34 @@ func (d *downlink) deliver(nw *network, from ident.HostID, r gso.Record) {
 		nw.drops.count(drop(reason))
 		return
 	}
-	if len(d.space.buf)-d.space.used < gso.HeaderLen+len(frame) {
-		d.flush()
+	if d.count == maxReady {
+		d.write()
 	}
-	space := d.space.buf[d.space.used:min(d.space.used+gso.MaxFrame, len(d.space.buf))]
-	if !d.whole.Start(space[:0:len(space)], r) {
+	w := &d.ready[d.count]
+	if !w.Start(r, nw.dev.SegmentsUDP()) {
 		nw.drops.count(dropOffload)
 		return
 	}
-	d.whole.nw, d.whole.from, d.whole.counters = nw, from, c
-	c.PacketsOut.Add(1)
-	c.BytesOut.Add(uint64(len(frame)))
+	w.nw, w.from, w.counters, w.frames, w.bytes = nw, from, c, 1, len(frame)
+	d.count++
 }
 
-// finish queues the frame at the end of space.
-func (d *downlink) finish() {
-	nw := d.whole.nw
-	if nw == nil {
-		return
-	}
-	d.whole.nw = nil
-	b := d.whole.Finish()
-	d.space.used += len(b)
-	if len(nw.pending) == 0 {
-		d.dirty = append(d.dirty, nw)
-	}
-	nw.pending = append(nw.pending, b)
-}
-
-// flush writes all queued frames.
-func (d *downlink) flush() {
-	d.finish()
-	for _, nw := range d.dirty {
-		n, err := nw.dev.Write(nw.pending)
-		if missing := len(nw.pending) - n; missing > 0 {
+// write writes what is ready.
+func (d *downlink) write() {
+	for i := range d.ready[:d.count] {
+		w := &d.ready[i]
+		w.counters.PacketsOut.Add(uint64(w.frames))
+		w.counters.BytesOut.Add(uint64(w.bytes))
+		if taken, err := w.nw.dev.Write(w.Finish()); !taken {
 			reason := dropTapRefused
 			if err != nil {
 				reason = dropTapWrite
 			}
-			nw.drops[reason].Add(uint64(missing))
+			w.nw.drops[reason].Add(uint64(w.frames))
 		}
-		nw.pending = nw.pending[:0]
+		w.nw = nil
 	}
-	clear(d.dirty)
-	d.dirty = d.dirty[:0]
-	d.space.used = 0
+	d.count = 0
 }
 
 // drain takes over changes of keys, and opens the packets that waited for one.
@@ -340,7 +353,10 @@ func (d *downlink) drain() {
 		d.keys[c.add.id] = c.add
 		if d.held.count > 0 {
 			d.drop(d.held.expire(d.time()))
-			d.held.release(c.add.id, func(pkt []byte) { d.open(c.add, pkt) })
+			d.held.release(c.add.id, func(pkt []byte) {
+				d.open(c.add, pkt)
+				d.write() // the space is the holdings'
+			})
 		}
 	}
 }

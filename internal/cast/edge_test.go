@@ -170,12 +170,12 @@ func TestRefusedFramesAreCounted(t *testing.T) {
 	}
 }
 
-// More frames than the downlink's space holds between two calls of Flush.
+// Many frames between two calls of Flush.
 func TestDownlinkSpaceIsNotReusedTooSoon(t *testing.T) {
 	inRigOf(t, 2, 9000, nil, func(t *testing.T, r *rig) {
 		e := r.host(2).eng
 		var frames [][]byte
-		for i := range 3 * downlinkArena / 9000 {
+		for i := range 3 * (512 << 10) / 9000 {
 			f := unicast(1, 2, 9000)
 			f[100] = byte(i)
 			frames = append(frames, f)
@@ -236,4 +236,30 @@ func TestConfigIsChecked(t *testing.T) {
 	if _, err := New(Config{Self: ident.HostID{1}}); err == nil {
 		t.Error("an engine without a way to send")
 	}
+}
+
+// What was found once for frames that follow each other holds no longer than it is true.
+func TestAdmittedIsNotRemembered(t *testing.T) {
+	inRig(t, 2, func(t *testing.T, r *rig) {
+		e, f := r.host(2).eng, unicast(1, 2, 100)
+		frame := func() {
+			e.HandleFrame(idOf(1), plaintext(f))
+			e.Flush()
+		}
+		frame()
+		r.host(2).want("a host of the network", f)
+		check(t, e.SetHosts(testVNI, nil))
+		frame()
+		if d := e.Drops(); d["not_of_network"] != 1 {
+			t.Errorf("drops %v, want one of a host that is no more of the network", d)
+		}
+		check(t, e.SetHosts(testVNI, r.ids()))
+		frame()
+		r.host(2).want("back in the network", f)
+		check(t, e.RemoveNetwork(testVNI))
+		frame()
+		if d := e.Drops(); d["no_network"] != 1 {
+			t.Errorf("drops %v, want one without a network", d)
+		}
+	})
 }

@@ -30,11 +30,9 @@ type keeper struct {
 	frames [][]byte
 }
 
-func (k *keeper) Write(bufs [][]byte) (int, error) {
-	for _, b := range bufs {
-		k.frames = append(k.frames, bytes.Clone(b))
-	}
-	return len(bufs), nil
+func (k *keeper) Write(parts [][]byte) (bool, error) {
+	k.frames = append(k.frames, bytes.Join(parts, nil))
+	return true, nil
 }
 
 // TestSuperFrames: a super-frame crosses in packets that fit the path, in one call for each receiver, and is whole again; a
@@ -143,5 +141,58 @@ func TestBadOffloads(t *testing.T) {
 	rx.Flush()
 	if d := rx.Drops(); d["bad_offload"] != 3 {
 		t.Errorf("drops %v, want 3 bad offloads", d)
+	}
+}
+
+// TestDatagramsAreJoined: datagrams of a few flows, one after the other in turn, reach the TAP in one super-frame for each.
+func TestDatagramsAreJoined(t *testing.T) {
+	const flows, each, size = 3, 20, 64
+	u, nw, w := newBench(t, 1)
+	k := &keeper{fakeTAP: newTAP()}
+	rx, _ := newReceiver(t, u, nw, w, nil, 0, k)
+	w.keep, w.packets = true, nil
+	for i := range flows * each {
+		raw := superFrame("239.1.1.1", 1, size)
+		f := raw[gso.HeaderLen:]
+		f[20] = 0x40 // not to be cut: its id means nothing
+		f[23] = 17
+		f[35] = byte(i % flows) // source port
+		f[42] = byte(i)
+		h := gso.Header{NeedsChecksum: true, Start: 34, Offset: 6}
+		h.Put(raw, 0)
+		u.frames[i] = raw
+	}
+	u.batch(flows*each, time.Now())
+	for _, p := range w.packets {
+		rx.HandleGroup(p, idOf(200))
+	}
+	rx.Flush()
+	if len(k.frames) != flows {
+		t.Fatalf("%d frames for %d flows", len(k.frames), flows)
+	}
+	for flow, f := range k.frames {
+		if h := gso.Parse(f); h.Type != gso.TypeUDP || h.Size != size {
+			t.Fatalf("flow %d: %+v", flow, h)
+		}
+		data := f[gso.HeaderLen+42:]
+		for n := range each {
+			if got := data[n*size]; int(got) != n*flows+flow {
+				t.Errorf("flow %d: datagram %d is %d", flow, n, got)
+			}
+		}
+	}
+	c := rx.Counters().Groups()
+	var out uint64
+	for _, g := range c {
+		out += g.PacketsOut
+	}
+	for _, n := range rx.Counters().Networks() {
+		out += n.Unregistered.PacketsOut
+	}
+	if out != flows*each {
+		t.Errorf("%d frames counted, want %d", out, flows*each)
+	}
+	if d := rx.Drops(); len(d) != 0 {
+		t.Errorf("drops %v", d)
 	}
 }

@@ -19,7 +19,7 @@ import (
 // Sizes of an uplink's fixed memory.
 const (
 	// batchFrames is how many frames one read takes, readSpace what they may have in all.
-	batchFrames = 64
+	batchFrames = 256
 	readSpace   = 256 << 10
 	// batchPackets is how many packets, or trains of packets, wait for one write.
 	batchPackets = 256
@@ -33,6 +33,16 @@ const (
 	watchEvery    = 2 * time.Second
 	largestPacket = wire.GroupHeader + wire.MaxDatagram + wire.Tag
 )
+
+// SuperFrame returns the length in bytes of the longest super-frame that leaves in one call to a receiver, in a network of an
+// MTU: one longer by a packet costs as much as two.
+func SuperFrame(mtu int) int {
+	const headers = 20 + 20 // IP and TCP, less than which no packet has
+	// The kernel keeps some 320 bytes of it for headers below TCP's.
+	const kept = 400
+	packets := maxTrain / (wire.LinkHeader + frameHeader + gso.MaxRecord + etherOverhead + mtu + wire.Tag)
+	return packets*(mtu-headers) + kept
+}
 
 // uplink carries frames from one network's TAP to the underlay. It belongs to the goroutine in run.
 //
@@ -302,7 +312,9 @@ func (u *uplink) pack(h gso.Header, f []byte) (frames int) {
 		return 1
 	}
 	for n := u.split.Len(); n > 0; n = u.split.Len() {
-		if b := u.place(n); b != nil {
+		if plain := u.whole(n); plain != nil {
+			u.sealFrom(plain)
+		} else if b := u.place(n); b != nil {
 			u.split.Put(b)
 		} else {
 			u.split.Put(u.scratch[frameHeader:])
@@ -311,6 +323,19 @@ func (u *uplink) pack(h gso.Header, f []byte) (frames int) {
 		frames++
 	}
 	return frames
+}
+
+// whole returns the plaintext of a packet that holds the next segment, a record of n bytes, and nothing else, where it lies:
+// nil when others should share the packet, or it fits none.
+func (u *uplink) whole(n int) []byte {
+	if 2*n <= u.to.room || frameHeader+n > u.to.room {
+		return nil
+	}
+	plain := u.split.Take(frameHeader)
+	if plain != nil {
+		u.begin(plain)
+	}
+	return plain
 }
 
 // begin writes what every plaintext of frames begins with.
@@ -338,12 +363,17 @@ func (u *uplink) place(n int) []byte {
 
 // open begins a packet at the end of the arena.
 func (u *uplink) open() {
+	u.pkt = packet{open: true, at: u.next()}
+}
+
+// next returns where the next packet goes: there is room for the largest.
+func (u *uplink) next() int {
 	if len(u.sealed.buf)-u.sealed.used < largestPacket {
 		u.leave()
 		u.write()
 		u.sealed.used = 0
 	}
-	u.pkt = packet{open: true, at: u.sealed.used}
+	return u.sealed.used
 }
 
 // cut sends the plaintext of n bytes in scratch, which fits no packet, in fragments.
@@ -374,16 +404,29 @@ func (u *uplink) cut(n int) {
 	u.close()
 }
 
-// close seals the packet being filled and couples it to the train.
+// close seals the packet being filled.
 func (u *uplink) close() {
-	at, n := u.pkt.at, u.pkt.n
+	at := u.pkt.at
 	u.pkt.open = false
+	u.seal(at, u.sealed.buf[at+u.to.head:at+u.to.head+u.pkt.n])
+}
+
+// sealFrom makes a packet of a plaintext that lies elsewhere.
+func (u *uplink) sealFrom(plain []byte) {
+	if u.pkt.open {
+		u.close()
+	}
+	u.seal(u.next(), plain)
+}
+
+// seal makes a packet at a place of the arena and couples it to the train.
+func (u *uplink) seal(at int, plain []byte) {
 	var pkt []byte
 	var err error
 	if u.to.one {
-		pkt, err = u.to.sealer.SealLink(u.sealed.buf[at:], n)
+		pkt, err = u.to.sealer.SealLinkFrom(u.sealed.buf[at:], plain)
 	} else {
-		pkt, err = u.to.sealer.SealGroup(u.sealed.buf[at:], n, u.to.label)
+		pkt, err = u.to.sealer.SealGroupFrom(u.sealed.buf[at:], plain, u.to.label)
 	}
 	if err != nil {
 		reason := dropSealing

@@ -78,6 +78,7 @@ func (s *System) newVNet() (*vnet.VNet, error) {
 	return vnet.New(vnet.Config{
 		Host: host, NL: nl.OS(), Netns: netns.OS(), Guard: s.guard, Store: attachStore{s.dir}, Log: s.log,
 		OpenTAP: s.openTAP, Keep: s.kept(), OnMembers: s.onMembers, OnGone: s.onGone,
+		Super: cast.SuperFrame,
 	})
 }
 

@@ -37,6 +37,9 @@ const (
 	typeECN  = 0x80
 )
 
+// dontFragment of an IPv4 header's flags and fragment offset.
+const dontFragment = 0x4000
+
 // Header is a virtio-net header, in the host's byte order on the wire to the kernel.
 type Header struct {
 	NeedsChecksum bool   // the transport checksum is not computed

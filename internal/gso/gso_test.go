@@ -3,7 +3,6 @@ package gso
 import (
 	"bytes"
 	"encoding/binary"
-	"math/rand/v2"
 	"testing"
 )
 
@@ -152,14 +151,14 @@ func TestJoin(t *testing.T) {
 		for i, p := range parts {
 			r, _, _ := Next(p)
 			if i == 0 {
-				if !j.Start(make([]byte, MaxFrame), r) {
+				if !j.Start(r, true) {
 					t.Fatalf("%s: not begun", c.name)
 				}
 			} else if !j.Add(r) {
 				t.Fatalf("%s: part %d not taken", c.name, i)
 			}
 		}
-		got := j.Finish()
+		got := bytes.Join(j.Finish(), nil)
 		want := raw
 		if c.segments == 1 { // no super-frame any more
 			want = bytes.Clone(raw)
@@ -176,14 +175,21 @@ func TestJoin(t *testing.T) {
 		first, _, _ := Next(parts[0])
 		third, _, _ := Next(parts[2])
 		last, _, _ := Next(parts[len(parts)-1])
-		if j.Start(make([]byte, MaxFrame), first); j.Add(third) {
+		if j.Start(first, true); j.Add(third) {
 			t.Errorf("%s: a gap was joined", c.name)
 		}
-		if j.Start(make([]byte, HeaderLen+len(first.Frame)), first); j.Add(third) {
-			t.Errorf("%s: no room, and joined", c.name)
-		}
-		if j.Start(make([]byte, MaxFrame), last); j.Add(first) {
+		if j.Start(last, true); j.Add(first) {
 			t.Errorf("%s: something after the end", c.name)
+		}
+		j.Start(first, true)
+		n := 1
+		for next := first; ; n++ { // more than one frame can hold
+			if next.Index++; !j.Add(next) {
+				break
+			}
+		}
+		if got := bytes.Join(j.Finish(), nil); len(got) > MaxFrame || n > maxParts || len(got) < 60000 && n < maxParts {
+			t.Errorf("%s: %d records in %d bytes", c.name, n, len(got))
 		}
 	}
 }
@@ -236,7 +242,12 @@ func FuzzSplit(f *testing.F) {
 		}
 		total := 0
 		for n := s.Len(); n > 0; n = s.Len() {
-			if total += s.Put(make([]byte, n)); total > 256*(1<<16) {
+			if b := s.Take(len(raw) % 7); b != nil {
+				total += len(b)
+			} else {
+				total += s.Put(make([]byte, n))
+			}
+			if total > 256*(1<<16) {
 				t.Fatal("no end")
 			}
 		}
@@ -247,9 +258,18 @@ func FuzzJoin(f *testing.F) {
 	for _, c := range shapes {
 		f.Add(bytes.Join(split(f, super(c.typ, c.vlan, min(c.payload, 5000), c.size)), nil))
 	}
+	for _, v6 := range []bool{false, true} {
+		var b []byte
+		for i := range 3 {
+			r := datagramRecord(v6, i, 100, nil)
+			b = append(b, make([]byte, r.Overhead()+len(r.Frame))...)
+			r.Put(b[len(b)-r.Overhead()-len(r.Frame):])
+		}
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var j Joiner
-		open := false
+		open, datagrams := false, true
 		for {
 			r, rest, ok := Next(b)
 			if !ok {
@@ -260,11 +280,12 @@ func FuzzJoin(f *testing.F) {
 				continue
 			}
 			if open {
-				if out := j.Finish(); len(out) > MaxFrame {
+				if out := bytes.Join(j.Finish(), nil); len(out) > MaxFrame {
 					t.Fatalf("%d bytes", len(out))
 				}
 			}
-			open = j.Start(make([]byte, HeaderLen+len(r.Frame)+rand.IntN(3000)), r)
+			open = j.Start(r, datagrams)
+			datagrams = !datagrams
 		}
 	})
 }
@@ -272,7 +293,7 @@ func FuzzJoin(f *testing.F) {
 func BenchmarkSplitAndJoin(b *testing.B) {
 	raw := super(TypeTCP4, false, 44*1348, 1348)
 	h := Parse(raw)
-	out, space := make([]byte, 1<<16+44*MaxRecord), make([]byte, MaxFrame)
+	out := make([]byte, 1<<16+45*(1348+66+MaxRecord))
 	var s Splitter
 	var j Joiner
 	b.SetBytes(int64(len(raw)))
@@ -281,15 +302,59 @@ func BenchmarkSplitAndJoin(b *testing.B) {
 		if err := s.Init(h, raw[HeaderLen:], 1); err != nil {
 			b.Fatal(err)
 		}
+		at := 0
 		for i := 0; s.Len() > 0; i++ {
-			n := s.Put(out)
-			r, _, _ := Next(out[:n])
+			n := s.Put(out[at:])
+			r, _, _ := Next(out[at : at+n])
+			at += n
 			if i == 0 {
-				j.Start(space, r)
+				j.Start(r, true)
 			} else if !j.Add(r) {
 				b.Fatal("not joined")
 			}
 		}
 		j.Finish()
+	}
+}
+
+// TestTake: records written where their data lies are those that are written elsewhere.
+func TestTake(t *testing.T) {
+	const room = 4
+	for _, c := range shapes {
+		raw := super(c.typ, c.vlan, c.payload, c.size)
+		want := split(t, raw)
+		var s Splitter
+		if err := s.Init(Parse(raw), raw[HeaderLen:], 9); err != nil {
+			t.Fatal(err)
+		}
+		taken := 0
+		for i := 0; s.Len() > 0; i++ {
+			n := s.Len()
+			b := s.Take(room)
+			if b == nil {
+				b = make([]byte, room+n)
+				if s.Put(b[room:]) != n {
+					t.Fatalf("%s: record %d of another length", c.name, i)
+				}
+			} else {
+				taken++
+			}
+			if !bytes.Equal(b[room:], want[i]) {
+				t.Fatalf("%s: record %d differs", c.name, i)
+			}
+			clear(b[:room]) // it is the user's
+		}
+		if taken != c.segments-1 {
+			t.Errorf("%s: %d of %d records taken, want all but the first", c.name, taken, c.segments)
+		}
+	}
+	raw := super(TypeTCP4, false, 1000, 60) // data shorter than headers
+	var s Splitter
+	if err := s.Init(Parse(raw), raw[HeaderLen:], 9); err != nil {
+		t.Fatal(err)
+	}
+	s.Put(make([]byte, s.Len()))
+	if s.Take(room) != nil {
+		t.Error("headers written over headers")
 	}
 }

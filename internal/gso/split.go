@@ -65,9 +65,30 @@ func (s *Splitter) Put(b []byte) int {
 	part := min(len(s.frame)-s.l.data-s.at, s.size)
 	n := s.l.data + part
 	at := s.rec.putHead(b, n)
-	f := b[at : at+n]
+	copy(b[at+s.l.data:], s.frame[s.l.data+s.at:s.l.data+s.at+part])
+	s.headers(b[at : at+n])
+	return at + n
+}
+
+// Take is Put in the super-frame itself: headers are written before the data where it lies, over data that was taken
+// before. It returns the record, with room bytes more before it, good until the next Take; nil when it cannot be, for the
+// first segment and for data shorter than headers and room: those are to be Put.
+func (s *Splitter) Take(room int) []byte {
+	room += s.rec.Overhead()
+	if s.at == 0 || s.size < s.l.data+room {
+		return nil
+	}
+	part := min(len(s.frame)-s.l.data-s.at, s.size)
+	b := s.frame[s.at-room : s.l.data+s.at+part]
+	s.rec.putHead(b[room-s.rec.Overhead():], s.l.data+part)
+	s.headers(b[room:])
+	return b
+}
+
+// headers writes the headers of the next segment's frame before its data, and goes on to the one after.
+func (s *Splitter) headers(f []byte) {
+	n, part := len(f), len(f)-s.l.data
 	copy(f, s.frame[:s.l.data])
-	copy(f[s.l.data:], s.frame[s.l.data+s.at:s.l.data+s.at+part])
 	last := s.l.data+s.at+part == len(s.frame)
 	if s.l.ip4 {
 		binary.BigEndian.PutUint16(f[s.l.l3+4:], s.id+uint16(s.rec.Index))
@@ -86,5 +107,4 @@ func (s *Splitter) Put(b []byte) int {
 	s.l.setLength(f, n, len(s.frame), s.rec.Type == TypeUDP)
 	s.at += max(part, 1) // a frame without payload is cut once
 	s.rec.Index++
-	return at + n
 }

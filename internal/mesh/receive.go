@@ -30,6 +30,11 @@ type reader struct {
 	pong [readBatch][wire.RelayTotal + wire.LinkHeader + pongSize + wire.Tag]byte
 	n    int // pongs used
 	fwd  forwarder
+
+	// The session of the last link packet, found once for those that follow each other: true as long as all is the current map.
+	all   *map[uint32]*session
+	index uint32
+	last  *session
 }
 
 const (
@@ -137,11 +142,15 @@ func (r *reader) link(pkt []byte, addr link.Addr) {
 		r.m.drops.add(dropShort)
 		return
 	}
-	s := (*r.m.sessions.Load())[index]
-	if s == nil {
-		r.m.drops.add(dropSession)
-		return
+	if all := r.m.sessions.Load(); r.all != all || r.index != index {
+		s := (*all)[index]
+		if s == nil {
+			r.m.drops.add(dropSession)
+			return
+		}
+		r.all, r.index, r.last = all, index, s
 	}
+	s := r.last
 	plain, err := s.opener.OpenLink(pkt)
 	if err != nil {
 		r.m.drops.add(dropOpen(err))
@@ -178,6 +187,7 @@ func (r *reader) plain(s *session, plain []byte, addr link.Addr) {
 		whole, ok := s.parts.Add(time.Now(), plain)
 		if ok && len(whole) > 0 && whole[0] != wire.KindFragment {
 			r.plain(s, whole, addr)
+			r.m.cfg.Datapath.Flush() // the next fragment comes into the same space
 		}
 	case wire.KindPing:
 		r.answer(s, plain, addr)

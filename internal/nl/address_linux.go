@@ -75,6 +75,11 @@ func (h *handle) Configure(name string, i Interface) error {
 			return fmt.Errorf("give %s the address %s: %w", name, p, err)
 		}
 	}
+	if i.Super > 0 {
+		if err := h.lib.LinkSetGSOMaxSize(l, i.Super); err != nil {
+			return fmt.Errorf("bound super-frames of %s: %w", name, err)
+		}
+	}
 	if err := h.lib.LinkSetUp(l); err != nil {
 		return fmt.Errorf("bring %s up: %w", name, err)
 	}

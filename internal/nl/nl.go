@@ -99,6 +99,9 @@ type Interface struct {
 	// MulticastRoute sends 224.0.0.0/4 and ff00::/8 out of this interface. A route for
 	// 224.0.0.0/4 that is there already stays.
 	MulticastRoute bool
+	// Super is the length in bytes of the longest super-frame it makes (TCP or UDP data of many packets behind one header);
+	// 0: as the kernel has it. Longer ones that a program makes are cut before they leave.
+	Super int
 }
 
 // Route is a destination the host reaches, from any of its tables but the local one.

@@ -126,30 +126,40 @@ func (s *Sealer) take() (uint64, error) {
 // SealLink seals buf[LinkHeader:LinkHeader+n] in place and returns the whole packet, a prefix of buf.
 // cap(buf) must allow LinkHeader+n+Tag bytes.
 func (s *Sealer) SealLink(buf []byte, n int) ([]byte, error) {
+	return s.SealLinkFrom(buf, buf[wire.LinkHeader:wire.LinkHeader+n])
+}
+
+// SealLinkFrom is SealLink of a plaintext that lies elsewhere; the two must not overlap.
+func (s *Sealer) SealLinkFrom(buf, plain []byte) ([]byte, error) {
 	ctr, err := s.take()
 	if err != nil {
 		return nil, err
 	}
 	buf = buf[:wire.LinkHeader]
 	wire.PutLink(buf, s.index, ctr)
-	return s.sealInPlace(buf, wire.LinkHeader, n), nil
+	return s.seal(buf, plain), nil
 }
 
 // SealGroup seals buf[GroupHeader:GroupHeader+n] in place under a label of 24 bits and returns the whole packet, a
 // prefix of buf. cap(buf) must allow GroupHeader+n+Tag bytes.
 func (s *Sealer) SealGroup(buf []byte, n int, label uint32) ([]byte, error) {
+	return s.SealGroupFrom(buf, buf[wire.GroupHeader:wire.GroupHeader+n], label)
+}
+
+// SealGroupFrom is SealGroup of a plaintext that lies elsewhere; the two must not overlap.
+func (s *Sealer) SealGroupFrom(buf, plain []byte, label uint32) ([]byte, error) {
 	ctr, err := s.take()
 	if err != nil {
 		return nil, err
 	}
 	buf = buf[:wire.GroupHeader]
 	wire.PutGroup(buf, label, s.key, ctr)
-	return s.sealInPlace(buf, wire.GroupHeader, n), nil
+	return s.seal(buf, plain), nil
 }
 
-func (s *Sealer) sealInPlace(buf []byte, hdr, n int) []byte {
-	out := s.aead.Seal(buf[hdr:hdr], nonce(buf, hdr), buf[hdr:hdr+n], buf[:hdr])
-	return buf[:hdr+len(out)]
+// seal appends the sealed plaintext to the header.
+func (s *Sealer) seal(hdr, plain []byte) []byte {
+	return s.aead.Seal(hdr, nonce(hdr, len(hdr)), plain, hdr)
 }
 
 // nonce returns the 12 bytes that end with the counter, where the header has it: they are unique under a key as the

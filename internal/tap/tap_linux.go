@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +25,16 @@ type device struct {
 	raw     syscall.RawConn
 	refused atomic.Uint64
 	closed  atomic.Bool // RawConn's own error for this is not exported
+	uso     bool
+
+	// The same for Write, guarded by mu.
+	wr struct {
+		mu    sync.Mutex
+		ready func(fd uintptr) bool
+		parts [MaxParts]unix.Iovec
+		n     int
+		errno unix.Errno
+	}
 
 	// What Read gives to readReady: a closure made once, so that Read allocates nothing.
 	// Owned by the one goroutine that reads.
@@ -51,6 +64,10 @@ func Open(name string) (Device, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("make TAP %s: %w", name, err)
 	}
+	if err := setQueue(name); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("make TAP %s: length of its queue: %w", name, err)
+	}
 	d, err := take(name, fd)
 	if err != nil {
 		return nil, fmt.Errorf("make TAP %s: %w", name, err)
@@ -58,17 +75,32 @@ func Open(name string) (Device, error) {
 	return d, nil
 }
 
+// setQueue sets how many frames wait for Read.
+func setQueue(name string) error {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	req.SetUint32(QueueFrames)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFTXQLEN, req)
+}
+
 // take makes a Device of a descriptor that has its interface; it owns the descriptor.
 func take(name string, fd int) (*device, error) {
-	setOffloads(fd)
+	uso := setOffloads(fd)
 	// The descriptor is non-blocking already: os.NewFile puts it into Go's poller. It must
 	// happen after TUNSETIFF, before that the descriptor polls as broken.
-	d := &device{name: name, file: os.NewFile(uintptr(fd), clone)}
+	d := &device{name: name, file: os.NewFile(uintptr(fd), clone), uso: uso}
 	var err error
 	if d.raw, err = d.file.SyscallConn(); err != nil {
 		return nil, errors.Join(err, d.file.Close())
 	}
-	d.rd.ready = d.readReady
+	d.rd.ready, d.wr.ready = d.readReady, d.writeReady
 	return d, nil
 }
 
@@ -126,18 +158,21 @@ func (d *device) Name() string { return d.name }
 
 func (d *device) Refused() uint64 { return d.refused.Load() }
 
+func (d *device) SegmentsUDP() bool { return d.uso }
+
 // setOffloads asks for what the kernel has: UDP segmentation came in 6.2, the rest is old.
-func setOffloads(fd int) {
+func setOffloads(fd int) (uso bool) {
 	const (
 		uso4 = 0x20 // TUN_F_USO4 and 6 of linux/if_tun.h
 		uso6 = 0x40
 		tso  = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
 	)
-	for _, set := range []int{tso | uso4 | uso6, tso, unix.TUN_F_CSUM} {
+	for i, set := range []int{tso | uso4 | uso6, tso, unix.TUN_F_CSUM} {
 		if unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, set) == nil {
-			return
+			return i == 0
 		}
 	}
+	return false
 }
 
 func (d *device) Read(space []byte, frames [][]byte) (int, error) {
@@ -155,41 +190,65 @@ func (d *device) Read(space []byte, frames [][]byte) (int, error) {
 	return d.rd.n, nil
 }
 
+// Reading and writing never block here, so they go past the runtime, which would take precautions for each call: wake its
+// monitor thread, and give the processor to another thread when the call takes long.
+
 // readReady drains the queue; false tells the poller to wait.
 func (d *device) readReady(fd uintptr) bool {
 	for d.rd.n < len(d.rd.frames) && len(d.rd.space) >= gso.MaxFrame {
-		size, err := unix.Read(int(fd), d.rd.space)
-		switch {
-		case err == nil && size < gso.HeaderLen: // not with this kernel
-		case err == nil:
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(d.rd.space))), uintptr(len(d.rd.space)))
+		switch size := int(n); {
+		case errno == 0 && size < gso.HeaderLen: // not with this kernel
+		case errno == 0:
 			d.rd.frames[d.rd.n] = d.rd.space[:size:size]
 			d.rd.space = d.rd.space[size:]
 			d.rd.n++
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN):
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN:
 			return d.rd.n > 0
 		default:
-			d.rd.err = err
+			d.rd.err = errno
 			return true
 		}
 	}
 	return true
 }
 
-func (d *device) Write(bufs [][]byte) (int, error) {
-	n := 0
-	for _, b := range bufs {
-		_, err := d.file.Write(b)
-		switch {
-		case err == nil:
-			n++
-		case errors.Is(err, os.ErrClosed), errors.Is(err, unix.EBADFD):
-			return n, d.wrap("write", err) // EBADFD: somebody deleted the interface
-		default:
-			d.refused.Add(1)
+func (d *device) Write(parts [][]byte) (bool, error) {
+	if len(parts) > MaxParts {
+		return false, fmt.Errorf("write TAP %s: a frame in %d parts, at most %d", d.name, len(parts), MaxParts)
+	}
+	w := &d.wr
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, b := range parts {
+		w.parts[i].Base = unsafe.SliceData(b)
+		w.parts[i].SetLen(len(b))
+	}
+	w.n = len(parts)
+	err := d.raw.Write(w.ready)
+	runtime.KeepAlive(parts)
+	switch {
+	case err != nil:
+		return false, d.wrap("write", err)
+	case w.errno == 0:
+		return true, nil
+	case w.errno == unix.EBADFD: // somebody deleted the interface
+		return false, d.wrap("write", w.errno)
+	}
+	d.refused.Add(1)
+	return false, nil
+}
+
+// writeReady writes the frame; false tells the poller to wait.
+func (d *device) writeReady(fd uintptr) bool {
+	w := &d.wr
+	for {
+		_, _, w.errno = unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.parts)), uintptr(w.n))
+		if w.errno != unix.EINTR {
+			return w.errno != unix.EAGAIN
 		}
 	}
-	return n, nil
 }
 
 func (d *device) Close() error {

@@ -126,9 +126,23 @@ func TestWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	n, err := d.Write([][]byte{headed(frame(1)), headed([]byte{1, 2, 3}), headed(frame(2))})
-	if n != 2 || err != nil || d.Refused() != 1 {
-		t.Errorf("wrote %d, %v, refused %d: want 2 and the short one refused", n, err, d.Refused())
+	for i, c := range []struct {
+		parts [][]byte
+		taken bool
+	}{
+		{[][]byte{headed(frame(1))}, true},
+		{[][]byte{headed([]byte{1, 2, 3})}, false},
+		{[][]byte{headed(frame(2)[:20]), frame(2)[20:21], frame(2)[21:]}, true},
+	} {
+		if taken, err := d.Write(c.parts); taken != c.taken || err != nil {
+			t.Errorf("frame %d: taken %v, %v", i, taken, err)
+		}
+	}
+	if d.Refused() != 1 {
+		t.Errorf("refused %d, want the short one", d.Refused())
+	}
+	if taken, err := d.Write(make([][]byte, MaxParts+1)); taken || err == nil {
+		t.Errorf("a frame in too many parts: taken %v, %v", taken, err)
 	}
 	b := make([]byte, 2048)
 	for i := range byte(2) {
@@ -212,8 +226,10 @@ func BenchmarkWrite(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := d.Write(out); err != nil {
-			b.Fatal(err)
+		for i := range out {
+			if _, err := d.Write(out[i : i+1]); err != nil {
+				b.Fatal(err)
+			}
 		}
 	}
 }

@@ -29,8 +29,9 @@ type batch struct {
 	names []unix.RawSockaddrInet6 // large enough for IPv4 too
 	ctl   [][controlSpace]byte
 
-	lo, hi int // hdrs[lo:hi] are to be sent
-	n      int // result of the call
+	parts  [32]Message // of a message that the kernel does not cut
+	lo, hi int         // hdrs[lo:hi] are to be sent
+	n      int         // result of the call
 	errno  unix.Errno
 
 	// recv and send as func values made once: a method value at the call would allocate.
@@ -101,14 +102,53 @@ func (b *batch) read(ms []Message) (int, error) {
 // WriteBatch implements Writer.
 func (b *batch) WriteBatch(ms []Message) (sent int, err error) {
 	for len(ms) > 0 && err == nil {
-		n := min(len(ms), len(b.hdrs))
+		n := 0
+		for n < min(len(ms), len(b.hdrs)) && !b.uncut(&ms[n]) {
+			n++
+		}
 		var k int
-		k, err = b.write(ms[:n])
+		if n == 0 {
+			n = 1
+			k, err = b.pieces(&ms[0])
+		} else {
+			k, err = b.write(ms[:n])
+		}
 		sent += k
 		ms = ms[n:]
 	}
 	b.release()
 	return sent, err
+}
+
+// uncut reports whether a message is known to be one that the kernel does not cut.
+func (b *batch) uncut(m *Message) bool {
+	return m.Segment > 0 && m.Segment < len(m.Buf) && b.c.uncut.has(m.Addr)
+}
+
+// pieces sends the datagrams of a message as messages of their own. It returns 1 when all went.
+func (b *batch) pieces(m *Message) (int, error) {
+	m.N = 0
+	whole := 1
+	for rest := m.Buf; len(rest) > 0; {
+		k := 0
+		for ; k < min(len(b.parts), len(b.hdrs)) && len(rest) > 0; k++ {
+			n := min(m.Segment, len(rest))
+			b.parts[k] = Message{Buf: rest[:n], Addr: m.Addr}
+			rest = rest[n:]
+		}
+		n, err := b.write(b.parts[:k])
+		if n < k {
+			whole = 0
+		}
+		for i := range b.parts[:k] {
+			m.N += b.parts[i].N
+			b.parts[i].Buf = nil
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return whole, nil
 }
 
 // write sends up to len(b.hdrs) messages.
@@ -158,12 +198,13 @@ func (b *batch) write(ms []Message) (int, error) {
 	return sent, nil
 }
 
-// apart sends the datagrams of a message one by one, after the kernel refused them together: not every route and device
-// can cut (EIO where the device computes no checksums). It returns 1 when all went, and their bytes.
+// apart sends the datagrams of a message one by one, after the kernel refused them together, and takes note of that. It
+// returns 1 when all went, and their bytes.
 func (b *batch) apart(m *Message) (sent, bytes int) {
 	if m.Segment <= 0 || m.Segment >= len(m.Buf) {
 		return 0, 0
 	}
+	b.c.uncut.add(m.Addr)
 	lo, hi, i := b.lo, b.hi, b.lo
 	h := &b.hdrs[i].hdr
 	h.Control = nil
@@ -202,9 +243,11 @@ func (b *batch) send(fd uintptr) bool {
 	return b.call(unix.SYS_SENDMMSG, fd)
 }
 
+// call does not block, so it goes past the runtime, which would take precautions: wake its monitor thread, and give the
+// processor to another thread when the call takes long.
 func (b *batch) call(trap, fd uintptr) bool {
 	for {
-		n, _, errno := unix.Syscall6(trap, fd, uintptr(unsafe.Pointer(&b.hdrs[b.lo])), uintptr(b.hi-b.lo), unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(&b.hdrs[b.lo])), uintptr(b.hi-b.lo), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case unix.EINTR:
 			continue

@@ -190,6 +190,7 @@ type conn struct {
 	reader  atomic.Pointer[batch] // at rest between reads; a socket mostly has one reader
 	writers sync.Pool             // of *batch
 	n       counters
+	uncut   uncutSet
 
 	once     sync.Once
 	closeErr error

@@ -144,7 +144,7 @@ func (v *VNet) attach(n *network, s AttachSpec) (a *attachment, err error) {
 	if err := v.plug(n, a); err != nil {
 		return nil, undo(err)
 	}
-	if err := v.configure(a, ns); err != nil {
+	if err := v.configure(n, a, ns); err != nil {
 		return nil, undo(err)
 	}
 	if err := v.nl.AwaitRunning(a.port); err != nil { // else the first join's report is lost
@@ -273,7 +273,7 @@ func (v *VNet) unplug(a *attachment) error {
 	return errors.Join(errs...)
 }
 
-func (v *VNet) configure(a *attachment, ns netns.Namespace) error {
+func (v *VNet) configure(n *network, a *attachment, ns netns.Namespace) error {
 	h := v.nl
 	if a.Kind != KindExpose {
 		var err error
@@ -282,7 +282,11 @@ func (v *VNet) configure(a *attachment, ns netns.Namespace) error {
 		}
 		defer h.Close()
 	}
-	return h.Configure(a.Interface, nl.Interface{Addrs: a.IPs, MulticastRoute: a.MulticastRoute})
+	i := nl.Interface{Addrs: a.IPs, MulticastRoute: a.MulticastRoute}
+	if v.cfg.Super != nil && n.tunnel == nil {
+		i.Super = v.cfg.Super(n.spec.MTU)
+	}
+	return h.Configure(a.Interface, i)
 }
 
 // Detach removes an attachment. ErrNotFound when there is none.

@@ -127,9 +127,11 @@ type Store interface {
 
 // Config is what a VNet needs. Host, NL, Netns, Store and Log must be set.
 type Config struct {
-	Host    netns.Namespace // where bridges and host ends live; must stay open
-	NL      nl.System
-	Netns   netns.System
+	Host  netns.Namespace // where bridges and host ends live; must stay open
+	NL    nl.System
+	Netns netns.System
+	// Super returns the longest super-frame, in bytes, that attachments of networks of an MTU shall make; nil: as the kernel has it.
+	Super   func(mtu int) int
 	OpenTAP func(name string) (tap.Device, error) // called inside Host; nil: tap.Open
 	Guard   Guard                                 // nil: none
 	// Keep are the networks that another daemon hands over with what they have: Reconcile leaves their bridges and

@@ -4,8 +4,8 @@
 // same programs: ping, iperf3, and a sender and receivers of numbered datagrams that this binary becomes itself. What
 // it finds goes to docs/benchmarks.md as medians with their spread. Nothing is taken from a system's own counters.
 //
-// Set by the environment: ROUNDS (5), ONLY (systems), TESTS (rtt, tcp, udp, mcast, idle), WIRINGS (carried, wire1500),
-// OUT (the table; - for standard output), JSON (a file for every single value), WEFT_BIN.
+// Set by the environment: ROUNDS (5), ONLY (systems), TESTS (rtt, tcp, udp, mcast, idle), WIRINGS (carried, wire1500), RECEIVERS (of
+// a group: 1, 2, 3, 4, 8, 16), OUT (the table; - for standard output), JSON (a file for every single value), WEFT_BIN.
 package main
 
 import (

@@ -105,7 +105,7 @@ one after the other. Cells are medians, with the lowest and highest round in par
 
 // isPart warns of a table that is not the whole.
 func isPart(s settings) string {
-	if s.Rounds > 1 && len(s.Only) == len(catalogue) && len(s.Tests) == len(allTests) && len(s.Wirings) == len(allWirings) {
+	if s.Rounds > 1 && len(s.Only) == len(catalogue) && len(s.Tests) == len(allTests) && len(s.Wirings) == len(allWirings) && len(s.Receivers) == len(receivers) {
 		return ""
 	}
 	return "**This was a short or partial run: single values, to be taken as a first look.**"

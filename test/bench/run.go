@@ -129,7 +129,7 @@ func (b *bench) one(ctx context.Context, e entry, round int) (err error) {
 	if !b.tests(testMcast) || e.noMulticast != "" || !ramps {
 		return nil
 	}
-	for _, n := range receivers {
+	for _, n := range b.Receivers {
 		if err := m.grow(ctx, n+1); err != nil {
 			m.failed(ctx, fmt.Sprintf("multicast to %d", n), err)
 			return nil

@@ -36,6 +36,7 @@ type settings struct {
 	Only       []string
 	Tests      []string
 	Wirings    []string
+	Receivers  []int  // of a group
 	Out        string // empty: docs/benchmarks.md
 	JSON       string
 
@@ -77,7 +78,15 @@ func settingsFrom(env func(string) string) (settings, error) {
 			return s, err
 		}
 	}
-	return s, nil
+	sizes := make([]string, len(receivers))
+	for i, n := range receivers {
+		sizes[i] = strconv.Itoa(n)
+	}
+	some, err := choose("RECEIVERS", env("RECEIVERS"), sizes)
+	for _, n := range some {
+		s.Receivers = append(s.Receivers, receivers[slices.Index(sizes, n)])
+	}
+	return s, err
 }
 
 // choose returns those of all that a list separated by commas names, in the order of all; an empty list names every one.

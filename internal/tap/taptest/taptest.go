@@ -89,23 +89,20 @@ func (d *Device) Read(space []byte, frames [][]byte) (int, error) {
 	return len(frames), nil
 }
 
-// Write queues copies for Sent; frames beyond Queue are refused, as a kernel does.
-func (d *Device) Write(bufs [][]byte) (int, error) {
-	n := 0
-	for _, b := range bufs {
-		select {
-		case <-d.done:
-			return n, fmt.Errorf("write TAP %s: %w", d.name, net.ErrClosed)
-		default:
-		}
-		select {
-		case d.out <- bytes.Clone(b[gso.HeaderLen:]):
-			n++
-		default:
-			d.refused.Add(1)
-		}
+// Write queues a copy for Sent; frames beyond Queue are refused, as a kernel does.
+func (d *Device) Write(parts [][]byte) (bool, error) {
+	select {
+	case <-d.done:
+		return false, fmt.Errorf("write TAP %s: %w", d.name, net.ErrClosed)
+	default:
 	}
-	return n, nil
+	select {
+	case d.out <- bytes.Join(parts, nil)[gso.HeaderLen:]:
+		return true, nil
+	default:
+		d.refused.Add(1)
+		return false, nil
+	}
 }
 
 // Halt behaves as tap.Device says.
@@ -139,6 +136,9 @@ func (d *Device) halt() chan struct{} {
 	}
 	return d.halted
 }
+
+// SegmentsUDP is false: what is written is a frame each.
+func (d *Device) SegmentsUDP() bool { return false }
 
 // Refused counts the frames that did not fit.
 func (d *Device) Refused() uint64 { return d.refused.Load() }
