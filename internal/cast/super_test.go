@@ -116,6 +116,38 @@ func TestSmallFramesSharePackets(t *testing.T) {
 	}
 }
 
+// TestShortFramesTravelApartFromLong: where a path swallows what is long, a short frame must not be in the same packet.
+func TestShortFramesTravelApartFromLong(t *testing.T) {
+	u, nw, w := newBench(t, 1)
+	k := &keeper{fakeTAP: newTAP()}
+	rx, _ := newReceiver(t, u, nw, w, nil, 0, k)
+	w.keep, w.packets, w.calls = true, nil, 0
+	short, long := multicast(200, "239.1.1.1", 50), multicast(200, "239.1.1.1", 900)
+	for i, f := range [][]byte{short, short, long, short, long, long, short, short} {
+		u.frames[i] = append(make([]byte, gso.HeaderLen), f...)
+	}
+	u.batch(8, time.Now())
+	var short2, alone int
+	for _, p := range w.packets {
+		rx.HandleGroup(p, idOf(200))
+		switch n := len(p) - wire.GroupHeader - wire.Tag - frameHeader; {
+		case n > len(long)+3:
+			t.Errorf("a packet with frames of %d bytes in all: a long one shares it", n)
+		case n > len(long):
+			alone++
+		case n > len(short)+3:
+			short2++
+		}
+	}
+	if len(w.packets) != 6 || alone != 3 || short2 != 2 {
+		t.Errorf("%d packets, %d of a long frame and %d of two short ones; want 6, 3, 2", len(w.packets), alone, short2)
+	}
+	rx.Flush()
+	if len(k.frames) != 8 {
+		t.Errorf("%d frames came, want 8", len(k.frames))
+	}
+}
+
 // TestBadOffloads: what contradicts itself is dropped and counted, from the kernel and from other hosts.
 func TestBadOffloads(t *testing.T) {
 	u, nw, w := newBench(t, 1)

@@ -46,7 +46,7 @@ func SuperFrame(mtu int) int {
 
 // uplink carries frames from one network's TAP to the underlay. It belongs to the goroutine in run.
 //
-// Frames that follow each other to the same receivers share packets, as many as fit; super-frames are cut into
+// Short frames that follow each other to the same receivers share packets, as many as fit; super-frames are cut into
 // segments, one packet each. Packets that follow each other and are of one size make a train: one call of the kernel.
 type uplink struct {
 	e      *Engine
@@ -102,6 +102,7 @@ type receiver struct {
 // packet is the one being filled: a plaintext of n bytes behind room for the header, at the end of the arena.
 type packet struct {
 	open bool
+	long bool // of one frame that has it for itself
 	at   int
 	n    int
 }
@@ -328,7 +329,7 @@ func (u *uplink) pack(h gso.Header, f []byte) (frames int) {
 // whole returns the plaintext of a packet that holds the next segment, a record of n bytes, and nothing else, where it lies:
 // nil when others should share the packet, or it fits none.
 func (u *uplink) whole(n int) []byte {
-	if 2*n <= u.to.room || frameHeader+n > u.to.room {
+	if !u.long(n) || frameHeader+n > u.to.room {
 		return nil
 	}
 	plain := u.split.Take(frameHeader)
@@ -343,9 +344,14 @@ func (u *uplink) begin(b []byte) {
 	b[0], b[1], b[2], b[3] = wire.KindFrame, byte(u.nw.vni>>16), byte(u.nw.vni>>8), byte(u.nw.vni)
 }
 
+// long reports whether a record of n bytes has a packet for itself: where a path swallows what is long, short frames must
+// not be lost with long ones.
+func (u *uplink) long(n int) bool { return 2*n > u.to.room }
+
 // place returns room for a record of n bytes in a packet, nil when no packet on the way to the receivers has it.
 func (u *uplink) place(n int) []byte {
-	if u.pkt.open && u.pkt.n+n > u.to.room {
+	long := u.long(n)
+	if u.pkt.open && (long || u.pkt.long || u.pkt.n+n > u.to.room) {
 		u.close()
 	}
 	if !u.pkt.open {
@@ -354,7 +360,7 @@ func (u *uplink) place(n int) []byte {
 		}
 		u.open()
 		u.begin(u.sealed.buf[u.pkt.at+u.to.head:])
-		u.pkt.n = frameHeader
+		u.pkt.n, u.pkt.long = frameHeader, long
 	}
 	at := u.pkt.at + u.to.head + u.pkt.n
 	u.pkt.n += n
