@@ -236,6 +236,7 @@ func FuzzSplit(f *testing.F) {
 		if len(raw) < HeaderLen {
 			return
 		}
+		raw = bytes.Clone(raw) // Take writes
 		var s Splitter
 		if s.Init(Parse(raw), raw[HeaderLen:], 1) != nil {
 			return
