@@ -1,10 +1,12 @@
 package tap
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -31,6 +33,14 @@ type device struct {
 		frames [][]byte
 		n      int
 		err    error
+	}
+	// The same of Write, for one goroutine at a time.
+	wr struct {
+		sync.Mutex
+		ready func(fd uintptr) bool
+		bufs  [][]byte
+		n     int
+		err   error
 	}
 }
 
@@ -68,7 +78,7 @@ func take(name string, fd int) (*device, error) {
 	if d.raw, err = d.file.SyscallConn(); err != nil {
 		return nil, errors.Join(err, d.file.Close())
 	}
-	d.rd.ready = d.readReady
+	d.rd.ready, d.wr.ready = d.readReady, d.writeReady
 	return d, nil
 }
 
@@ -158,7 +168,7 @@ func (d *device) Read(space []byte, frames [][]byte) (int, error) {
 // readReady drains the queue; false tells the poller to wait.
 func (d *device) readReady(fd uintptr) bool {
 	for d.rd.n < len(d.rd.frames) && len(d.rd.space) >= gso.MaxFrame {
-		size, err := unix.Read(int(fd), d.rd.space)
+		size, err := rawRead(fd, d.rd.space)
 		switch {
 		case err == nil && size < gso.HeaderLen: // not with this kernel
 		case err == nil:
@@ -177,19 +187,37 @@ func (d *device) readReady(fd uintptr) bool {
 }
 
 func (d *device) Write(bufs [][]byte) (int, error) {
-	n := 0
-	for _, b := range bufs {
-		_, err := d.file.Write(b)
+	d.wr.Lock()
+	defer d.wr.Unlock()
+	d.wr.bufs, d.wr.n, d.wr.err = bufs, 0, nil
+	err := d.raw.Write(d.wr.ready)
+	d.wr.bufs = nil
+	if err = cmp.Or(err, d.wr.err); err != nil {
+		return d.wr.n, d.wrap("write", err)
+	}
+	return d.wr.n, nil
+}
+
+// writeReady writes what is left; false tells the poller to wait.
+func (d *device) writeReady(fd uintptr) bool {
+	for len(d.wr.bufs) > 0 {
+		err := rawWrite(fd, d.wr.bufs[0])
 		switch {
 		case err == nil:
-			n++
-		case errors.Is(err, os.ErrClosed), errors.Is(err, unix.EBADFD):
-			return n, d.wrap("write", err) // EBADFD: somebody deleted the interface
+			d.wr.n++
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return false
+		case errors.Is(err, unix.EBADFD): // somebody deleted the interface
+			d.wr.err = err
+			return true
 		default:
 			d.refused.Add(1)
 		}
+		d.wr.bufs = d.wr.bufs[1:]
 	}
-	return n, nil
+	return true
 }
 
 func (d *device) Close() error {
