@@ -243,8 +243,9 @@ func (b *batch) send(fd uintptr) bool {
 	return b.call(unix.SYS_SENDMMSG, fd)
 }
 
-// call does not block, so it goes past the runtime, which would take precautions: wake its monitor thread, and give the
-// processor to another thread when the call takes long.
+// call makes a raw system call: it never waits, so the scheduler need not hear of it. What the scheduler hears of wakes its
+// monitor thread when the process was idle, which on a machine that has gone idle costs more than the whole way of a packet, and
+// gives the processor to another thread when the call takes long.
 func (b *batch) call(trap, fd uintptr) bool {
 	for {
 		n, _, errno := unix.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(&b.hdrs[b.lo])), uintptr(b.hi-b.lo), unix.MSG_DONTWAIT, 0, 0)
