@@ -69,8 +69,8 @@ func (b *batch) read(ms []Message) (int, error) {
 		}
 	}
 	b.lo, b.hi = 0, n
-	if err := b.c.raw.Read(b.recvFn); err != nil {
-		return 0, fmt.Errorf("udp read: %w", closed(err))
+	if err := b.await(b.c.sock.in, b.recvFn); err != nil {
+		return 0, fmt.Errorf("udp read: %w", err)
 	}
 	if b.errno != 0 {
 		return 0, fmt.Errorf("udp read: %w", b.errno)
@@ -170,8 +170,8 @@ func (b *batch) write(ms []Message) (int, error) {
 	sent := 0
 	var bytes uint64
 	for b.lo, b.hi = 0, len(ms); b.lo < b.hi; {
-		if err := b.c.raw.Write(b.sendFn); err != nil {
-			return sent, fmt.Errorf("udp write: %w", closed(err))
+		if err := b.await(b.c.sock.out, b.sendFn); err != nil {
+			return sent, fmt.Errorf("udp write: %w", err)
 		}
 		if b.errno != 0 {
 			// sendmmsg stops at the message it cannot send, and fails when that is the first.
@@ -213,7 +213,7 @@ func (b *batch) apart(m *Message) (sent, bytes int) {
 		n := min(m.Segment, len(rest))
 		b.setBuf(i, rest[:n])
 		b.lo, b.hi = i, i+1
-		if b.c.raw.Write(b.sendFn) != nil || b.errno != 0 {
+		if b.await(b.c.sock.out, b.sendFn) != nil || b.errno != 0 {
 			break
 		}
 		bytes += n
@@ -233,26 +233,45 @@ func (b *batch) release() {
 	}
 }
 
+// await calls f, and again each time the watch tells of the socket, until f is true. The error is net.ErrClosed after Close,
+// os.ErrDeadlineExceeded while halted.
+func (b *batch) await(w *watch, f func(ep uintptr) bool) error {
+	err := w.raw.Read(f)
+	if (err != nil || b.errno == unix.EBADF) && b.c.sock.closed() {
+		return net.ErrClosed
+	}
+	return err
+}
+
 // recv is called when the socket may be readable; false waits for it.
-func (b *batch) recv(fd uintptr) bool {
-	return b.call(unix.SYS_RECVMMSG, fd)
+func (b *batch) recv(uintptr) bool {
+	b.c.sock.mu.RLock()
+	defer b.c.sock.mu.RUnlock()
+	return b.call(unix.SYS_RECVMMSG, b.c.sock.fd)
 }
 
 // send is called when the socket may be writable; false waits for it.
-func (b *batch) send(fd uintptr) bool {
-	return b.call(unix.SYS_SENDMMSG, fd)
+func (b *batch) send(ep uintptr) bool {
+	s := b.c.sock
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if b.call(unix.SYS_SENDMMSG, s.fd) {
+		return true
+	}
+	return rearm(int(ep), s.fd, unix.EPOLLOUT) != nil // b.errno tells
 }
 
 // call makes a raw system call: it never waits, so the scheduler need not hear of it. What the scheduler hears of wakes its
 // monitor thread when the process was idle, which on a machine that has gone idle costs more than the whole way of a packet, and
 // gives the processor to another thread when the call takes long.
-func (b *batch) call(trap, fd uintptr) bool {
+func (b *batch) call(trap uintptr, fd int) bool {
 	for {
-		n, _, errno := unix.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(&b.hdrs[b.lo])), uintptr(b.hi-b.lo), unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(&b.hdrs[b.lo])), uintptr(b.hi-b.lo), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
+			b.n, b.errno = 0, errno
 			return false
 		}
 		b.n, b.errno = int(n), errno
@@ -333,14 +352,6 @@ func segment(ctl []byte) int {
 		return 0
 	}
 	return max(0, int(int32(binary.NativeEndian.Uint32(ctl[unix.CmsgLen(0):]))))
-}
-
-// closed strips what the net package wraps around net.ErrClosed, so that the text stays short.
-func closed(err error) error {
-	if op, ok := err.(*net.OpError); ok && op.Err == net.ErrClosed { //nolint:errorlint // the exact wrapper of RawConn
-		return net.ErrClosed
-	}
-	return err
 }
 
 // socketDrops reads SO_MEMINFO, whose ninth word counts the datagrams dropped at the socket.

@@ -1,16 +1,12 @@
 package udp
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,67 +15,80 @@ import (
 // Listen opens the socket on port, 0 for any. The error names the port; EADDRINUSE mostly
 // means that another weft runs.
 func Listen(port int, o Options) (Conn, error) {
+	if port < 0 || port > 65535 {
+		return nil, fmt.Errorf("udp: port %d: want 0 to 65535", port)
+	}
 	if !o.IPv4Only {
-		c, err := listen("udp6", "[::]:"+strconv.Itoa(port), o)
+		c, err := listen(&unix.SockaddrInet6{Port: port}, unix.AF_INET6, o)
 		// A kernel without IPv6 refuses the family; one where it is switched off may refuse the address.
 		if err == nil || !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return c, err
 		}
 	}
-	return listen("udp4", "0.0.0.0:"+strconv.Itoa(port), o)
+	return listen(&unix.SockaddrInet4{Port: port}, unix.AF_INET, o)
 }
 
-func listen(network, address string, o Options) (Conn, error) {
-	c := &conn{v6: network == "udp6"}
-	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
-		var err error
-		if cerr := rc.Control(func(fd uintptr) { err = c.setup(int(fd), o) }); cerr != nil {
-			return cerr
-		}
-		return err
-	}}
-	pc, err := lc.ListenPacket(context.Background(), network, address)
+func listen(address unix.Sockaddr, family int, o Options) (Conn, error) {
+	c := &conn{v6: family == unix.AF_INET6}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("udp %s: %w", address, err)
+		return nil, fmt.Errorf("udp: %w", os.NewSyscallError("socket", err))
 	}
-	if err := c.take(pc.(*net.UDPConn)); err != nil {
-		return nil, errors.Join(fmt.Errorf("udp %s: %w", address, err), pc.Close())
+	if err = c.setup(fd, o); err == nil {
+		err = os.NewSyscallError("bind", unix.Bind(fd, address))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("udp: %w", err), unix.Close(fd))
+	}
+	if err = c.take(fd); err != nil {
+		return nil, fmt.Errorf("udp: %w", err)
 	}
 	return c, nil
 }
 
-func (c *conn) take(u *net.UDPConn) (err error) {
-	c.u = u
+// take makes the descriptor the conn's; on error it is closed.
+func (c *conn) take(fd int) (err error) {
+	if c.sock, err = newSocket(fd); err != nil {
+		return err
+	}
 	c.writers.New = func() any { return newBatch(c, MaxBatch) }
-	c.raw, err = u.SyscallConn()
-	return err
+	if c.local, err = c.sock.localAddr(); err != nil {
+		return errors.Join(err, c.sock.close())
+	}
+	return nil
 }
 
 // Adopt takes over a socket that another process of this program made by Listen and handed over. The file is the
 // caller's to close.
 func Adopt(f *os.File, o Options) (Conn, error) {
-	pc, err := net.FilePacketConn(f)
+	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("udp: take over a socket: %w", err)
 	}
 	c := &conn{}
-	u, ok := pc.(*net.UDPConn)
-	if !ok {
-		return nil, errors.Join(errors.New("udp: take over a socket: not of UDP"), pc.Close())
-	}
-	err = c.take(u)
-	if err == nil {
-		cerr := c.raw.Control(func(fd uintptr) {
-			var family int
-			if family, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil {
-				c.v6 = family == unix.AF_INET6
-				err = c.tune(int(fd), o)
-			}
-		})
-		err = errors.Join(err, cerr)
+	fd := -1
+	if cerr := raw.Control(func(theirs uintptr) {
+		var family, protocol int
+		if protocol, err = unix.GetsockoptInt(int(theirs), unix.SOL_SOCKET, unix.SO_PROTOCOL); err == nil && protocol != unix.IPPROTO_UDP {
+			err = errors.New("not of UDP")
+		}
+		if err == nil {
+			family, err = unix.GetsockoptInt(int(theirs), unix.SOL_SOCKET, unix.SO_DOMAIN)
+		}
+		if c.v6 = family == unix.AF_INET6; err == nil {
+			fd, err = unix.FcntlInt(theirs, unix.F_DUPFD_CLOEXEC, 0)
+		}
+	}); cerr != nil {
+		err = cerr
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("udp: take over a socket: %w", err), u.Close())
+		return nil, fmt.Errorf("udp: take over a socket: %w", err)
+	}
+	if err = c.tune(fd, o); err != nil {
+		return nil, errors.Join(fmt.Errorf("udp: take over a socket: %w", err), unix.Close(fd))
+	}
+	if err = c.take(fd); err != nil {
+		return nil, fmt.Errorf("udp: take over a socket: %w", err)
 	}
 	return c, nil
 }
@@ -90,17 +99,16 @@ func File(c Conn) (*os.File, error) {
 	if !ok {
 		return nil, errors.New("udp: not a socket of the system's")
 	}
-	return own.u.File()
+	return own.sock.dup()
 }
 
-func (c *conn) Halt() { _ = c.u.SetReadDeadline(time.Unix(1, 0)) } // closed: nobody reads
+func (c *conn) Halt() { c.sock.readUntil(time.Unix(1, 0)) }
 
-func (c *conn) Resume() { _ = c.u.SetReadDeadline(time.Time{}) }
+func (c *conn) Resume() { c.sock.readUntil(time.Time{}) }
 
 // setup sets the options that must be there before bind, and the optional ones that may fail.
 func (c *conn) setup(fd int, o Options) error {
 	if c.v6 {
-		// Go sets V6ONLY for "udp6"; "udp" would decide by a probe of the loopback interface, which in a fresh namespace is down.
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
 			return fmt.Errorf("dual stack: %w", err)
 		}
@@ -159,13 +167,13 @@ func (c *conn) Multicast(ifindex, ttl int) error {
 	if c.v6 {
 		opts = append(opts, sockopt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, ttl}, sockopt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifindex})
 	}
-	var err error
-	cerr := c.raw.Control(func(fd uintptr) {
-		if err = setAll(int(fd), opts); err == nil {
-			err = unix.SetsockoptIPMreqn(int(fd), unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(ifindex)})
+	err := c.sock.control(func(fd int) error {
+		if err := setAll(fd, opts); err != nil {
+			return err
 		}
+		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(ifindex)})
 	})
-	if err = errors.Join(cerr, err); err != nil {
+	if err != nil {
 		return fmt.Errorf("udp: multicast by interface %d: %w", ifindex, err)
 	}
 	return nil
@@ -180,9 +188,9 @@ func setBuffer(fd, force, plain, size int) {
 
 // conn is safe for concurrent use: batch state is taken by its user, the rest does not change after listen.
 type conn struct {
-	u   *net.UDPConn
-	raw syscall.RawConn
-	v6  bool // an AF_INET6 socket: IPv4 addresses go in mapped form
+	sock  *socket
+	local netip.AddrPort
+	v6    bool // an AF_INET6 socket: IPv4 addresses go in mapped form
 
 	rcvbuf, sndbuf        int
 	canSegment, coalesces bool
@@ -234,35 +242,34 @@ func (c *conn) membership(group netip.Addr, ifindex, opt4, opt6 int) error {
 	if !group.IsMulticast() {
 		return fmt.Errorf("udp: %v is not a group", group)
 	}
-	var err error
-	cerr := c.raw.Control(func(fd uintptr) {
+	err := c.sock.control(func(fd int) error {
 		if group.Is4() {
-			err = unix.SetsockoptIPMreqn(int(fd), unix.IPPROTO_IP, opt4, &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(ifindex)})
-			return
+			return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, opt4, &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(ifindex)})
 		}
-		err = unix.SetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IPV6, opt6, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(ifindex)})
+		return unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, opt6, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(ifindex)})
 	})
 	if joins := opt4 == unix.IP_ADD_MEMBERSHIP; joins && errors.Is(err, unix.EADDRINUSE) {
 		err = nil // joined already, perhaps by the process that handed the socket over
 	}
-	if err = errors.Join(cerr, err); err != nil {
+	if err != nil {
 		return fmt.Errorf("udp: group %v on interface %d: %w", group, ifindex, err)
 	}
 	return nil
 }
 
-func (c *conn) LocalAddr() netip.AddrPort {
-	return c.u.LocalAddr().(*net.UDPAddr).AddrPort()
-}
+func (c *conn) LocalAddr() netip.AddrPort { return c.local }
 
 func (c *conn) Stats() Stats {
 	s := c.n.stats()
 	s.RcvBuffer, s.SndBuffer, s.CanSegment, s.Coalesces = c.rcvbuf, c.sndbuf, c.canSegment, c.coalesces
-	_ = c.raw.Control(func(fd uintptr) { s.RxDrops = uint64(socketDrops(int(fd))) }) // closed: 0
+	_ = c.sock.control(func(fd int) error { // closed: 0
+		s.RxDrops = uint64(socketDrops(fd))
+		return nil
+	})
 	return s
 }
 
 func (c *conn) Close() error {
-	c.once.Do(func() { c.closeErr = c.u.Close() })
+	c.once.Do(func() { c.closeErr = c.sock.close() })
 	return c.closeErr
 }
