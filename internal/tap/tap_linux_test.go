@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os/exec"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,6 +152,41 @@ func TestWrite(t *testing.T) {
 			t.Fatalf("received % x, %v", b[:max(n, 0)], err)
 		}
 	}
+}
+
+// TestWritesAtOnce: several goroutines write, each is told what became of its own frames, until Close.
+func TestWritesAtOnce(t *testing.T) {
+	_, d := open(t)
+	const writers, batches = 4, 200
+	var enough, all sync.WaitGroup
+	enough.Add(writers)
+	bufs := [][]byte{headed(frame(1)), headed([]byte{1, 2, 3}), headed(frame(2))}
+	for range writers {
+		all.Go(func() {
+			for i := range batches {
+				if n, err := d.Write(bufs); n != 2 || err != nil {
+					t.Errorf("batch %d: %d, %v", i, n, err)
+				}
+			}
+			enough.Done()
+			for {
+				if _, err := d.Write(bufs); errors.Is(err, net.ErrClosed) {
+					return
+				} else if err != nil {
+					t.Errorf("write: %v", err)
+					return
+				}
+			}
+		})
+	}
+	enough.Wait()
+	if n := d.Refused(); n < writers*batches {
+		t.Errorf("%d refused, want at least %d", n, writers*batches)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	all.Wait()
 }
 
 func TestCloseEndsRead(t *testing.T) {
