@@ -82,6 +82,7 @@ func history(seed uint64) (simCounts, error) {
 	s.multicast = chance(0.7)
 	s.delay = time.Duration(100+r.IntN(3000)) * time.Microsecond
 	s.jitter = time.Duration(1+r.IntN(4000)) * time.Microsecond
+	faults := r.IntN(5)
 	patterns := []string{">", "a.*", "a.x", "*.x"}
 	for i := range nodes {
 		s.join(Interest{ID: 1, Pattern: patterns[r.IntN(len(patterns))], Mode: byte(r.IntN(4)), N: uint64(r.IntN(50))})
@@ -98,7 +99,7 @@ func history(seed uint64) (simCounts, error) {
 		x := s.nodes[r.IntN(nodes)]
 		subj := []string{"a.x", "a.y"}[r.IntN(2)]
 		cfg := SenderConfig{Window: 256 << 10 << r.IntN(4)}
-		if chance(0.15) {
+		if faults > 0 && chance(0.15) {
 			cfg.Flow = FlowNone
 		}
 		p := x.publish(subj, cfg)
@@ -119,7 +120,9 @@ func history(seed uint64) (simCounts, error) {
 			x.slow = r.Float64() * 0.5
 		}
 	}
-	faults := r.IntN(5)
+	for _, x := range s.nodes {
+		x.lossless = faults == 0
+	}
 	for range faults {
 		at := time.Duration(r.Int64N(int64(long)))
 		s.after(at, func() { s.fault(end) })

@@ -122,30 +122,34 @@ func (c *Cursor) Open(seq uint64, plain []byte) (lostFrom, lostTo uint64, err er
 		return 1, 0, err
 	}
 	lostFrom = 1
-	if c.started && seq != c.seq || !c.started {
-		// A part of a message without the rest is nothing.
-		if c.want > 0 {
-			c.due, c.want, c.part = c.num-1, 0, nil
-		}
-		c.joined = true
+	if !c.started || seq != c.seq {
+		c.tear()
 		if c.due == 0 {
 			c.due = first
 		}
-	}
-	if first > c.due {
-		lostFrom, lostTo = c.due, first-1
-		c.due = first
+		if first > c.due {
+			lostFrom, lostTo = c.due, first-1
+			c.due = first
+		}
+	} else if first != c.num {
+		return 1, 0, ErrMalformed
 	}
 	c.rest, c.num, c.seq, c.started = rest, first, seq+1, true
 	return lostFrom, lostTo, nil
 }
 
-// Gone tells that messages before one are lost, and none may follow to show it.
-func (c *Cursor) Gone(message uint64) (lostFrom, lostTo uint64) {
+// tear notes that what comes next does not join what was: a part of a message without the rest is nothing.
+func (c *Cursor) tear() {
 	if c.want > 0 {
 		c.due, c.want, c.part = c.num-1, 0, nil
 	}
-	c.joined, c.started, c.seq = true, true, 0
+	c.joined = true
+}
+
+// Gone tells that messages before one are lost, and none may follow to show it.
+func (c *Cursor) Gone(message uint64) (lostFrom, lostTo uint64) {
+	c.tear()
+	c.started = false
 	if c.due == 0 || message <= c.due {
 		return 1, 0
 	}

@@ -286,6 +286,7 @@ func (n *Node) data(now time.Time, group bool, pkt []byte) {
 		return
 	}
 	n.slab.took(len(plain))
+	plain = plain[:len(plain):len(plain)]
 	n.Stats.Data++
 	n.heard(now, r.m, group)
 	r.m.busyAt = now
