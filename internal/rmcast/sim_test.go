@@ -3,8 +3,6 @@ package rmcast
 import (
 	"bytes"
 	"container/heap"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -350,12 +348,9 @@ func (x *simNode) Event(Event) {}
 
 // simPayload is what message number says: its length and bytes follow from who sent it and its number.
 func simPayload(id ID, stream uint32, number uint64) []byte {
-	var b [24]byte
-	binary.BigEndian.PutUint64(b[:], uint64(id))
-	binary.BigEndian.PutUint64(b[8:], uint64(stream))
-	binary.BigEndian.PutUint64(b[16:], number)
-	sum := sha256.Sum256(b[:])
-	size := 16 + int(sum[0])%100
+	mix := (uint64(id) ^ uint64(stream)<<40 ^ number) * 0x9e3779b97f4a7c15
+	mix = (mix ^ mix>>31) * 0xbf58476d1ce4e5b9
+	size := 16 + int(mix>>57)
 	switch {
 	case number%997 == 0:
 		size = 60_000
@@ -366,7 +361,7 @@ func simPayload(id ID, stream uint32, number uint64) []byte {
 	}
 	out := make([]byte, size)
 	for i := range out {
-		out[i] = sum[i%32] ^ byte(i)
+		out[i] = byte(mix>>(i%8*8)) ^ byte(i)
 	}
 	return out
 }
