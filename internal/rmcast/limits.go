@@ -107,6 +107,9 @@ const (
 	// stateAgain is how soon interests that were not confirmed are sent again, doubling to 2 s.
 	stateAgain = 100 * time.Millisecond
 	stateMax   = 2 * time.Second
+	// peersMin doubles to peersMax: how often a member that knows others than we do is told whom we know.
+	peersMin = 500 * time.Millisecond
+	peersMax = time.Minute
 	// DefaultKeep is how long a sent packet is kept for late joiners.
 	DefaultKeep = time.Minute
 )

@@ -42,6 +42,9 @@ type member struct {
 	statePause time.Duration
 	streams    int
 
+	peersAt    time.Time // when it may be told again whom we know
+	peersPause time.Duration
+
 	out    []byte // records for it
 	listed bool
 }
@@ -217,6 +220,9 @@ func (n *Node) stranger(now time.Time, from netip.AddrPort, group bool, bus *bus
 	n.heard(now, m, group)
 	n.introduce(now, m)
 	n.tellPeers(m)
+	for _, o := range n.members {
+		o.peersPause = 0
+	}
 	n.mouth.News()
 	n.mouthAt = now
 	n.event(Joined, m)
@@ -316,12 +322,17 @@ func (n *Node) setHear(now time.Time, m *member, yes bool) {
 
 // ask sends a ping or its answer: state versions and whether we hear the other's multicast.
 func (n *Node) ask(now time.Time, m *member, kind byte) {
-	n.say(m, ping{kind, n.version, m.version, m.hear}.append)
+	n.say(m, ping{kind, n.version, m.version, m.hear, n.circle()}.append)
 	m.pingAt = now.Add(pingRest + time.Duration(n.cfg.Rand.Int64N(int64(pingRest/8))))
 }
 
 func (n *Node) ping(now time.Time, m *member, kind byte, p ping) {
 	n.hears(now, m, p.hears)
+	if p.circle != n.circle() && !now.Before(m.peersAt) { // it knows others than we do
+		n.tellPeers(m)
+		m.peersPause = min(max(peersMin, 2*m.peersPause), peersMax)
+		m.peersAt = now.Add(m.peersPause)
+	}
 	if p.yours <= n.version {
 		m.has = max(m.has, p.yours)
 	}
@@ -331,6 +342,17 @@ func (n *Node) ping(now time.Time, m *member, kind byte, p ping) {
 	if kind == recPing {
 		n.ask(now, m, recPong)
 	}
+}
+
+// circle is a number for the set of members that this one can reach, itself included.
+func (n *Node) circle() uint32 {
+	x := uint64(n.cfg.Self)
+	for _, m := range n.members {
+		if m.State != Unreachable {
+			x ^= uint64(m.ID)
+		}
+	}
+	return uint32(x ^ x>>32)
 }
 
 // say puts a record into the next packet for a member.

@@ -167,13 +167,10 @@ func (s *simNet) join(want ...Interest) *simNode {
 	s.nodes = append(s.nodes, x)
 	cfg := Config{Self: x.id, Name: fmt.Sprintf("n%d", i), Keys: []*buskey.Bus{s.keys}, Suite: seal.SuiteAES, Multicast: true, Datagram: 600,
 		Room: 256 << 10, History: 64 << 10, Ahead: 4 << 20, Wire: x, Sink: x, Rand: rand.New(rand.NewPCG(s.rnd.Uint64(), 1)), Nonces: noNonces{}}
-	for j := range 2 { // the first two that live are seeds
-		if k := i - 1 - j; k >= 0 {
-			cfg.Seeds = append(cfg.Seeds, s.nodes[k].addr)
+	for _, o := range s.nodes[:i] {
+		if o.up && len(cfg.Seeds) < 2 {
+			cfg.Seeds = append(cfg.Seeds, o.addr)
 		}
-	}
-	if i > 0 {
-		cfg.Seeds = append(cfg.Seeds, s.nodes[0].addr)
 	}
 	var err error
 	if x.n, err = New(cfg, s.now); err != nil {
