@@ -144,3 +144,14 @@ func (b *Bus) Send(buf []byte, segment int, group bool, to []netip.AddrPort) {
 	*p = ms[:0]
 	b.out.Put(p)
 }
+
+// socketStats reads the counters of a socket that may not be there.
+type socketStats struct{ c udp.Conn }
+
+func (s socketStats) stats() (messages, bytes, drops uint64) {
+	if s.c == nil {
+		return 0, 0, 0
+	}
+	st := s.c.Stats()
+	return st.RxMessages, st.RxBytes, st.RxDrops
+}

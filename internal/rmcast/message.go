@@ -96,6 +96,7 @@ func Assigned(plain []byte, queue uint32) ID {
 type Cursor struct {
 	rest    []byte
 	num     uint64 // of the next message that begins
+	count   int    // messages that begin in the packet
 	due     uint64 // the message number that must come next; 0: any
 	seq     uint64 // the packet that must come next
 	started bool
@@ -113,7 +114,7 @@ func (c *Cursor) Due() uint64 { return c.due }
 
 // Open goes to the next packet. If messages are missing before it, lostTo >= lostFrom tells which. The packet must not change.
 func (c *Cursor) Open(seq uint64, plain []byte) (lostFrom, lostTo uint64, err error) {
-	first, _, err := Begins(plain)
+	first, count, err := Begins(plain)
 	if err != nil {
 		return 1, 0, err
 	}
@@ -134,8 +135,16 @@ func (c *Cursor) Open(seq uint64, plain []byte) (lostFrom, lostTo uint64, err er
 	} else if first != c.num {
 		return 1, 0, ErrMalformed
 	}
-	c.rest, c.num, c.seq, c.started = rest, first, seq+1, true
+	c.rest, c.num, c.count, c.seq, c.started = rest, first, count, seq+1, true
 	return lostFrom, lostTo, nil
+}
+
+// Pass goes over the packet at hand: its messages are another's.
+func (c *Cursor) Pass() {
+	c.num += uint64(c.count)
+	c.due = max(c.due, c.num)
+	c.rest, c.want, c.part = nil, 0, nil
+	c.joined = true
 }
 
 // tear notes that what comes next does not join what was: a part of a message without the rest is nothing.

@@ -102,6 +102,15 @@ func from(i *Interest, origin ID, oldest, next uint64) uint64 {
 	return next
 }
 
+// StartOf is the first message that an interest gets of a stream that is received from a message on, and of which next is the
+// newest: where it names a message that is not kept any more, what lies between is lost.
+func StartOf(i *Interest, origin ID, oldest, next uint64) uint64 {
+	if i.Mode == FromNumber && i.Epoch == origin && i.N < next {
+		return max(i.N, 1)
+	}
+	return from(i, origin, oldest, next)
+}
+
 // oldest is the first message that begins in what is kept.
 func (s *Sender) oldest() uint64 {
 	if s.store.first < s.store.next {
