@@ -203,11 +203,15 @@ func (b *Bus) join(s *Subscription, st *rmcast.Stream) {
 		}
 		next = first + uint64(n)
 	}
+	// What the publisher had sent when this process began to receive it is not new, even if it is still under way.
+	next = max(next, st.Next)
+	if oldest == 0 {
+		oldest = st.From
+	}
+	from := rmcast.StartOf(&s.want, st.Publisher, oldest, next)
 	fs, _ := st.Data.([]*feed)
-	f := newFeed(s, st, 0)
+	f := newFeed(s, st, from)
 	if len(kept) > 0 {
-		from := rmcast.StartOf(&s.want, st.Publisher, oldest, next)
-		f.cur.Start(from)
 		for len(kept) > 0 {
 			if first, n, err := rmcast.Begins(kept[0].Plain); err != nil || first+uint64(n) > from {
 				break

@@ -391,13 +391,14 @@ func (s *Sender) beat(now time.Time) {
 		if t.gone || !t.known || t.acked >= s.sent && (!s.ended || t.ended) {
 			continue
 		}
-		if now.Sub(t.heard) < beatMin && now.Sub(s.sentAt) < beatMin {
+		if !s.urgent && now.Sub(t.heard) < beatMin && now.Sub(s.sentAt) < beatMin {
 			continue // both of us are busy
 		}
 		mine := h
 		mine.flags |= flag(s.byGroup(t), flagByGroup)
 		s.control(t.addr, false, mine.append(nil))
 	}
+	s.urgent = false
 }
 
 // firstUnsent is the number of the first message that begins in a packet not sent.

@@ -100,6 +100,7 @@ type Sender struct {
 	sentAt     time.Time // the last data
 	beatAt     time.Time
 	beatPause  time.Duration
+	urgent     bool // the next heartbeat goes to all that are behind
 	out        train
 	scratch    []byte
 	localQueue []Packet
@@ -416,7 +417,7 @@ func (s *Sender) Mark(now time.Time) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flush(now)
-	s.beatAt, s.beatPause = now, beatMin
+	s.beatAt, s.beatPause, s.urgent = now, beatMin, true
 	return s.sent
 }
 
