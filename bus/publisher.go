@@ -229,8 +229,18 @@ func (p *Publisher) sent(full bool) {
 // heartbeat is within what time after a message the node must tick.
 const heartbeat = 20 * time.Millisecond
 
+// busyPackets waiting for the flusher show that messages come so fast that full trains leave by themselves: then it looks only
+// now and then, for two that send at once wait for each other.
+const (
+	busyPackets = 8
+	busyPause   = 500 * time.Microsecond
+)
+
 // flusher sends what has gathered while messages left.
 func (p *Publisher) flusher() {
+	pause := time.NewTimer(time.Hour)
+	defer pause.Stop()
+	before := uint64(0)
 	for {
 		select {
 		case <-p.done:
@@ -238,6 +248,16 @@ func (p *Publisher) flusher() {
 		case <-p.flush:
 		}
 		for p.tx.Waiting() {
+			if n, sent := p.tx.Gathered(); n >= busyPackets && sent != before {
+				before = sent
+				pause.Reset(busyPause)
+				select {
+				case <-p.done:
+					return
+				case <-pause.C:
+					continue
+				}
+			}
 			now := time.Now()
 			p.tx.Flush(now)
 			p.b.by(now.Add(heartbeat))

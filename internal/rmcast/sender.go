@@ -319,6 +319,13 @@ func (s *Sender) Waiting() bool {
 	return s.cur != nil || s.sent < s.store.next
 }
 
+// Gathered returns how many full packets wait, and how many ever left.
+func (s *Sender) Gathered() (packets int, sent uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int(s.store.next - s.sent), s.sent
+}
+
 func (s *Sender) flush(now time.Time) {
 	s.close(false)
 	s.flushClosed(now)
