@@ -25,15 +25,16 @@ type rx struct {
 	st  *Stream
 	key *buskey.Stream
 
-	store       store  // [first, next of the store): delivered ones are kept for others
-	next        uint64 // all packets before are in ready or delivered
-	delivered   uint64 // all packets before were taken by the sink
-	high        uint64 // all packets before are known to have been sent
-	highMsg     uint64 // the message that begins at high, 0 if a packet before it is here to tell
-	gaps        []gap  // what is missing in [next, high), in order
-	ready       []Packet
-	undelivered int // bytes in the store from delivered on
-	paused      bool
+	store           store  // [first, next of the store): delivered ones are kept for others
+	next            uint64 // all packets before are in ready or delivered
+	delivered       uint64 // all packets before were taken by the sink
+	high            uint64 // all packets before are known to have been sent
+	leapt, leaptMsg uint64 // where the last leap ended, and the message that begins there
+	highMsg         uint64 // the message that begins at high, 0 if a packet before it is here to tell
+	gaps            []gap  // what is missing in [next, high), in order
+	ready           []Packet
+	undelivered     int // bytes in the store from delivered on
+	paused          bool
 
 	told   uint64 // delivered, as the publisher knows
 	since  int    // bytes delivered since
@@ -156,6 +157,7 @@ func (r *rx) leap(seq, message uint64) {
 	}
 	r.ready = append(r.ready, Packet{Gone: message})
 	r.next = seq
+	r.leapt, r.leaptMsg = seq, message
 	for len(r.gaps) > 0 && r.gaps[0].to <= seq {
 		r.gaps = slices.Delete(r.gaps, 0, 1)
 	}
@@ -305,6 +307,9 @@ func (r *rx) held() uint64 {
 		if first, count, err := Begins(r.store.at(r.delivered - 1).plain); err == nil {
 			return first + uint64(count)
 		}
+	}
+	if r.delivered == r.leapt {
+		return r.leaptMsg
 	}
 	return 0
 }
