@@ -122,6 +122,6 @@ const (
 
 // Repairs for one receiver in bytes a second, beside a quarter of what is sent; and the burst.
 const (
-	repairRate  = 16 << 20
-	repairBurst = 4 << 20
+	repairRate  = 4 << 20
+	repairBurst = 2 << 20
 )

@@ -263,8 +263,8 @@ func (s *Sender) nack(now time.Time, id ID, rs []Range) {
 			}
 			p := s.store.at(seq)
 			lost = lost || at-p.at < int64(2*time.Second)
-			if at-p.repaired < int64(repairHold) {
-				continue
+			if group && at-p.repaired < int64(repairHold) {
+				continue // on its way to this one, too
 			}
 			size := len(p.plain) + buskey.Header + buskey.Tag
 			if t.bucket < size {
@@ -272,7 +272,9 @@ func (s *Sender) nack(now time.Time, id ID, rs []Range) {
 				continue
 			}
 			t.bucket -= size
-			p.repaired = at
+			if group {
+				p.repaired = at
+			}
 			s.Stats.Repairs++
 			s.Stats.RepairBytes += uint64(size)
 			s.load(seq, p.plain, group, to)

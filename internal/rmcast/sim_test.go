@@ -38,6 +38,7 @@ type simNet struct {
 	deaf          map[[2]int]bool // the second does not hear the first's multicast
 	cut           map[[2]int]bool // the second gets nothing of the first
 	count         simCounts
+	tap           func(group bool, size int) // sees what is sent
 }
 
 type simCounts struct {
@@ -217,6 +218,14 @@ func (x *simNode) Send(buf []byte, segment int, group bool, to []netip.AddrPort)
 		n := min(segment, len(buf))
 		pkt := bytes.Clone(buf[:n])
 		buf = buf[n:]
+		if x.s.tap != nil {
+			for range to {
+				x.s.tap(false, n)
+			}
+			if group {
+				x.s.tap(true, n)
+			}
+		}
 		if group {
 			x.s.count.GroupPackets++
 			for _, o := range x.s.nodes {
