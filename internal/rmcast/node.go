@@ -331,6 +331,9 @@ func (n *Node) control(now time.Time, from netip.AddrPort, group bool, pkt []byt
 }
 
 func (n *Node) record(now time.Time, m *member, kind byte, r reader) {
+	if n.byID[m.ID] != m {
+		return // it said goodbye in the record before
+	}
 	switch kind {
 	case recPing, recPong:
 		if p := r.ping(); !r.bad {

@@ -294,6 +294,9 @@ func (x *simNode) Deliver(st *Stream, ps []Packet) bool {
 		return false
 	}
 	sub := x.heard[streamKey{st.Publisher, st.ID}]
+	if sub == nil {
+		return true
+	}
 	lost := func(from, to uint64) {
 		if to < from {
 			return
