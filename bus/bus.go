@@ -119,7 +119,6 @@ const MaxMessage = rmcast.MaxMessage - 1024
 // Bus is a membership of a bus. Its methods may be called from any goroutine.
 type Bus struct {
 	cfg   Config
-	name  string
 	self  rmcast.ID
 	conn  udp.Conn
 	group udp.Conn // nil without multicast

@@ -30,10 +30,9 @@ const (
 type PublisherOption func(*publisherOptions)
 
 type publisherOptions struct {
-	full     WhenFull
-	noWait   bool
-	window   int
-	deferred bool
+	full   WhenFull
+	noWait bool
+	window int
 }
 
 // WithFull sets what Send does when receivers are behind; Block is the default.
@@ -375,8 +374,10 @@ func (p *Publisher) Receivers() []string { return p.b.names(p.tx.Receivers()) }
 // Stats returns what the publisher did.
 func (p *Publisher) Stats() PublisherStats {
 	s := p.tx.Snapshot()
-	return PublisherStats{Messages: s.Messages, Packets: s.Packets, Bytes: s.Bytes, Repairs: s.Repairs, RepairBytes: s.RepairBytes,
-		Nacks: s.Nacks, NackedPackets: s.NackedPackets, Dropped: p.dropped.Load()}
+	return PublisherStats{
+		Messages: s.Messages, Packets: s.Packets, Bytes: s.Bytes, Repairs: s.Repairs, RepairBytes: s.RepairBytes,
+		Nacks: s.Nacks, NackedPackets: s.NackedPackets, Dropped: p.dropped.Load(),
+	}
 }
 
 // PublisherStats are counters of a publisher. Bytes are of packets before sealing; each is sent once by multicast, or once a copy.

@@ -105,7 +105,6 @@ type Subscription struct {
 
 	mu      sync.Mutex
 	items   []item
-	spare   []item
 	bytes   int // in items
 	reading int // of what the reader has taken
 	since   time.Time

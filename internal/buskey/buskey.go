@@ -34,7 +34,7 @@ const (
 	Tag = 16
 )
 
-// GenerationBits: a stream's key is replaced after 2^24 packets. At 9 KiB a packet an attacker's advantage against
+// GenerationBits says after how many packets a stream's key is replaced: 2^24. At 9 KiB a packet an attacker's advantage against
 // AES-GCM stays under 2^-60 (blocks^2 / 2^129).
 const GenerationBits = 24
 

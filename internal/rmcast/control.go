@@ -307,8 +307,10 @@ func decodeHello(b []byte) (hello, error) {
 		return hello{}, errVersion
 	}
 	suite, flags := seal.Suite(r.u8()), r.u8()
-	h := hello{suite: suite, known: flags&helloKnown != 0, beacon: flags&helloBeacon != 0,
-		epoch: ID(r.u64()), to: ID(r.u64()), number: r.u64(), name: r.text()}
+	h := hello{
+		suite: suite, known: flags&helloKnown != 0, beacon: flags&helloBeacon != 0,
+		epoch: ID(r.u64()), to: ID(r.u64()), number: r.u64(), name: r.text(),
+	}
 	if r.bad || h.epoch == 0 || suite != seal.SuiteAES && suite != seal.SuiteChaCha {
 		return hello{}, errRecord
 	}

@@ -60,9 +60,9 @@ const (
 
 // Times.
 const (
-	// BackoffMin and BackoffMax: how long a gap waits before it is asked for, at random.
-	BackoffMin = 500 * time.Microsecond
-	BackoffMax = 4 * time.Millisecond
+	// backoffLeast and backoffMost: how long a gap waits before it is asked for, at random.
+	backoffLeast = 500 * time.Microsecond
+	backoffMost  = 4 * time.Millisecond
 	// nackAgain is when an unanswered NACK is repeated, doubling up to nackMax.
 	nackAgain = 15 * time.Millisecond
 	nackMax   = 200 * time.Millisecond
@@ -72,16 +72,16 @@ const (
 	repairHold = 10 * time.Millisecond
 	// ackDelay is how long a receiver may keep what it has to itself.
 	ackDelay = 20 * time.Millisecond
-	// beatMin doubles to beatMax: heartbeats while not all have confirmed the tail.
-	beatMin = 20 * time.Millisecond
-	beatMax = 200 * time.Millisecond
+	// beatFirst doubles to beatLast: heartbeats while not all have confirmed the tail.
+	beatFirst = 20 * time.Millisecond
+	beatLast  = 200 * time.Millisecond
 	// patience is how long the others wait for a receiver that says nothing.
 	patience = 500 * time.Millisecond
 	// cutEvery is how often loss may shrink the congestion window.
 	cutEvery = 20 * time.Millisecond
-	// announceMin doubles to announceMax.
-	announceMin = 50 * time.Millisecond
-	announceMax = time.Second
+	// announceFirst doubles to announceLast.
+	announceFirst = 50 * time.Millisecond
+	announceLast  = time.Second
 	// deafAfter is how long traffic may show by unicast only before multicast counts as lost.
 	deafAfter = 300 * time.Millisecond
 	// deafHold is how long it stays so, whatever is heard.
@@ -107,9 +107,9 @@ const (
 	// stateAgain is how soon interests that were not confirmed are sent again, doubling to 2 s.
 	stateAgain = 100 * time.Millisecond
 	stateMax   = 2 * time.Second
-	// peersMin doubles to peersMax: how often a member that knows others than we do is told whom we know.
-	peersMin = 500 * time.Millisecond
-	peersMax = time.Minute
+	// peersFirst doubles to peersLast: how often a member that knows others than we do is told whom we know.
+	peersFirst = 500 * time.Millisecond
+	peersLast  = time.Minute
 	// DefaultKeep is how long a sent packet is kept for late joiners.
 	DefaultKeep = time.Minute
 )

@@ -114,9 +114,11 @@ func (n *Node) sendHello(to netip.AddrPort, group bool, h hello) {
 
 // hello takes a hello. From one that nobody has introduced it costs this AEAD check and, if it is authentic, an answer.
 func (n *Node) hello(now time.Time, from netip.AddrPort, group bool, pkt []byte) {
-	var plain []byte
-	var bus *buskey.Bus
-	err := error(buskey.ErrForged)
+	var (
+		plain []byte
+		bus   *buskey.Bus
+		err   error
+	)
 	for _, k := range n.cfg.Keys {
 		if plain, err = k.OpenHello(n.plain, pkt); err == nil {
 			bus = k
@@ -213,8 +215,10 @@ func (n *Node) stranger(now time.Time, from netip.AddrPort, group bool, bus *bus
 		return
 	}
 	delete(n.answered, h.epoch)
-	m := &member{Member: Member{ID: h.epoch, Name: h.name, Addr: from}, bus: bus, suite: h.suite, ctl: ctl, helloNumber: h.number,
-		believed: h.known, last: now, pingAt: now.Add(pingRest), stateAt: now, statePause: stateAgain}
+	m := &member{
+		Member: Member{ID: h.epoch, Name: h.name, Addr: from}, bus: bus, suite: h.suite, ctl: ctl, helloNumber: h.number,
+		believed: h.known, last: now, pingAt: now.Add(pingRest), stateAt: now, statePause: stateAgain,
+	}
 	n.members = append(n.members, m)
 	n.byID[m.ID] = m
 	n.heard(now, m, group)
@@ -330,7 +334,7 @@ func (n *Node) ping(now time.Time, m *member, kind byte, p ping) {
 	n.hears(now, m, p.hears)
 	if p.circle != n.circle() && !now.Before(m.peersAt) { // it knows others than we do
 		n.tellPeers(m)
-		m.peersPause = min(max(peersMin, 2*m.peersPause), peersMax)
+		m.peersPause = min(max(peersFirst, 2*m.peersPause), peersLast)
 		m.peersAt = now.Add(m.peersPause)
 	}
 	if p.yours <= n.version {

@@ -189,9 +189,11 @@ func New(cfg Config, now time.Time) (*Node, error) {
 		cfg.Ahead = 2 * DefaultWindow
 	}
 	cfg.Room = min(max(cfg.Room, 64<<10), cfg.Ahead/2)
-	n := &Node{cfg: cfg, byID: map[ID]*member{}, answered: map[ID]*candidate{}, streams: map[streamKey]*rx{},
+	n := &Node{
+		cfg: cfg, byID: map[ID]*member{}, answered: map[ID]*candidate{}, streams: map[streamKey]*rx{},
 		mouth: island.NewMouth(cfg.Rand.Uint64() >> 1), mouthAt: now, ear: island.NewEar(), earAt: now.Add(time.Second), next: now,
-		plain: make([]byte, 0, MaxDatagram)}
+		plain: make([]byte, 0, MaxDatagram),
+	}
 	var err error
 	if n.ctl, err = cfg.Keys[0].Control(cfg.Suite, uint64(cfg.Self)); err != nil {
 		return nil, err
@@ -205,7 +207,7 @@ func New(cfg Config, now time.Time) (*Node, error) {
 func (n *Node) wake(at time.Time) { n.next = earlier(n.next, at) }
 
 func (n *Node) backoff() time.Duration {
-	return BackoffMin + time.Duration(n.cfg.Rand.Int64N(int64(BackoffMax-BackoffMin)))
+	return backoffLeast + time.Duration(n.cfg.Rand.Int64N(int64(backoffMost-backoffLeast)))
 }
 
 // Packet takes a datagram from an address; group says that it came by multicast. After the last of a batch call Done.
@@ -363,7 +365,7 @@ func (n *Node) record(now time.Time, m *member, kind byte, r reader) {
 			n.hears(now, m, s.flags&flagHears != 0)
 			if tx := n.sender(s.stream); tx != nil {
 				tx.status(now, m.ID, s)
-				n.wakeSender(now, tx)
+				n.wake(now.Add(beatFirst))
 			}
 		}
 	case recNack:
@@ -450,7 +452,7 @@ func (n *Node) heartbeat(now time.Time, m *member, h heartbeat) {
 }
 
 // nack asks for packets: the publisher, and after some tries, or when it is gone, others that want the stream.
-func (n *Node) nack(now time.Time, r *rx, rs []Range, tries int) {
+func (n *Node) nack(r *rx, rs []Range, tries int) {
 	gone := r.m.State == Unreachable
 	if !gone && (tries <= peerAfter || tries%2 == 0) {
 		if r.m.Hears && n.cfg.Multicast && len(n.members) > 1 {

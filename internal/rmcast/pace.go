@@ -37,19 +37,19 @@ func (s *Sender) setTarget(now time.Time, id ID, addr netip.AddrPort, hears, gon
 		t.interests, t.known, t.live = ids, false, false
 		t.from, t.fromMessage = s.start(interests)
 		t.acked = t.from
-		t.announceAt, t.announcePause = now, announceMin
+		t.announceAt, t.announcePause = now, announceFirst
 		t.filled, t.sentMark = now, s.bytesSent
 	}
 	t.addr, t.hears = addr, hears
 	if t.gone && !gone { // it is back: it says itself what it has
-		t.announceAt, t.announcePause = now, announceMin
+		t.announceAt, t.announcePause = now, announceFirst
 		t.known = false
 	}
 	if t.gone = gone; gone {
 		t.live = false
 	}
 	if t.known {
-		s.beatAt, s.beatPause = now, beatMin
+		s.beatAt, s.beatPause = now, beatFirst
 	}
 	s.arrange()
 }
@@ -190,7 +190,7 @@ func (s *Sender) status(now time.Time, id ID, st status) {
 				}
 			}
 			t.known, t.live = false, false
-			t.announceAt, t.announcePause = now, announceMin
+			t.announceAt, t.announcePause = now, announceFirst
 			s.pace()
 		}
 		return
@@ -325,7 +325,7 @@ func (s *Sender) tick(now time.Time) (next time.Time) {
 			if !now.Before(t.announceAt) {
 				s.announce(t)
 				t.announceAt = now.Add(t.announcePause)
-				t.announcePause = min(2*t.announcePause, announceMax)
+				t.announcePause = min(2*t.announcePause, announceLast)
 			}
 			next = earlier(next, t.announceAt)
 			continue
@@ -357,12 +357,12 @@ func (s *Sender) tick(now time.Time) (next time.Time) {
 	if !owed {
 		s.beatAt = time.Time{}
 	} else if s.beatAt.IsZero() {
-		s.beatAt, s.beatPause = now.Add(beatMin), beatMin
+		s.beatAt, s.beatPause = now.Add(beatFirst), beatFirst
 	}
 	if owed && !now.Before(s.beatAt) {
 		s.beat(now)
 		s.beatAt = now.Add(s.beatPause)
-		s.beatPause = min(2*s.beatPause, beatMax)
+		s.beatPause = min(2*s.beatPause, beatLast)
 	}
 	if owed {
 		next = earlier(next, s.beatAt)
@@ -380,8 +380,10 @@ func (s *Sender) tick(now time.Time) (next time.Time) {
 }
 
 func (s *Sender) announce(t *target) {
-	s.control(t.addr, false, announce{stream: s.id, from: t.from, fromMessage: t.fromMessage,
-		next: s.sent, nextMessage: s.firstUnsent(), subject: s.cfg.Subject}.append(nil))
+	s.control(t.addr, false, announce{
+		stream: s.id, from: t.from, fromMessage: t.fromMessage,
+		next: s.sent, nextMessage: s.firstUnsent(), subject: s.cfg.Subject,
+	}.append(nil))
 }
 
 // beat tells where the stream ends: by multicast for those it serves, and in person to everyone who is behind, so that
@@ -393,7 +395,7 @@ func (s *Sender) beat(now time.Time) {
 		if t.gone || !t.known || t.acked >= s.sent && (!s.ended || t.ended) {
 			continue
 		}
-		if !s.urgent && now.Sub(t.heard) < beatMin && now.Sub(s.sentAt) < beatMin {
+		if !s.urgent && now.Sub(t.heard) < beatFirst && now.Sub(s.sentAt) < beatFirst {
 			continue // both of us are busy
 		}
 		mine := h

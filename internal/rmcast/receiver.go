@@ -240,7 +240,7 @@ func (r *rx) ask(now time.Time) {
 	var space [maxNackRanges]Range
 	rs := space[:0]
 	packets, tries := 0, 0
-	soon := now.Add(BackoffMin)
+	soon := now.Add(backoffLeast)
 	next := now.Add(nackMax)
 	for i := range r.gaps {
 		g := &r.gaps[i]
@@ -249,7 +249,7 @@ func (r *rx) ask(now time.Time) {
 			continue
 		}
 		if len(rs) == maxNackRanges || packets >= maxNackPackets {
-			next = earlier(next, now.Add(BackoffMax))
+			next = earlier(next, now.Add(backoffMost))
 			break
 		}
 		for from := g.from; from < g.to && len(rs) < maxNackRanges && packets < maxNackPackets; {
@@ -269,7 +269,7 @@ func (r *rx) ask(now time.Time) {
 		return
 	}
 	r.n.Stats.Nacks++
-	r.n.nack(now, r, rs, tries)
+	r.n.nack(r, rs, tries)
 }
 
 // heardNack puts off asking for what another has just asked for: the repair will come here, too.

@@ -357,8 +357,8 @@ func (s *Sender) flushClosed(now time.Time) {
 		s.localQueue = s.localQueue[:0]
 	}
 	s.sentAt = now
-	s.beatPause = beatMin
-	if b := now.Add(beatMin); s.beatAt.IsZero() || s.beatAt.After(b) {
+	s.beatPause = beatFirst
+	if b := now.Add(beatFirst); s.beatAt.IsZero() || s.beatAt.After(b) {
 		s.beatAt = b
 	}
 }
@@ -388,7 +388,7 @@ func (s *Sender) End(now time.Time) {
 	defer s.mu.Unlock()
 	s.flush(now)
 	s.ended = true
-	s.beatAt, s.beatPause = now, beatMin
+	s.beatAt, s.beatPause = now, beatFirst
 }
 
 // Ended reports whether the stream has ended and every receiver that can be reached has confirmed it.
@@ -424,7 +424,7 @@ func (s *Sender) Mark(now time.Time) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flush(now)
-	s.beatAt, s.beatPause, s.urgent = now, beatMin, true
+	s.beatAt, s.beatPause, s.urgent = now, beatFirst, true
 	return s.sent
 }
 

@@ -150,8 +150,10 @@ func newSim(seed uint64) *simNet {
 	if err != nil {
 		panic(err)
 	}
-	return &simNet{rnd: rand.New(rand.NewPCG(seed, 7)), now: simStart, keys: k, deaf: map[[2]int]bool{}, cut: map[[2]int]bool{},
-		delay: 200 * time.Microsecond, jitter: 100 * time.Microsecond, multicast: true}
+	return &simNet{
+		rnd: rand.New(rand.NewPCG(seed, 7)), now: simStart, keys: k, deaf: map[[2]int]bool{}, cut: map[[2]int]bool{},
+		delay: 200 * time.Microsecond, jitter: 100 * time.Microsecond, multicast: true,
+	}
 }
 
 // noNonces is a source of zeros: what is sealed under them is not secret here.
@@ -163,11 +165,15 @@ var _ io.Reader = noNonces{}
 
 func (s *simNet) join(want ...Interest) *simNode {
 	i := len(s.nodes)
-	x := &simNode{s: s, index: i, id: ID(s.rnd.Uint64() | 1), up: true, want: want, heard: map[streamKey]*simSub{},
-		addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 7000)}
+	x := &simNode{
+		s: s, index: i, id: ID(s.rnd.Uint64() | 1), up: true, want: want, heard: map[streamKey]*simSub{},
+		addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 7000),
+	}
 	s.nodes = append(s.nodes, x)
-	cfg := Config{Self: x.id, Name: fmt.Sprintf("n%d", i), Keys: []*buskey.Bus{s.keys}, Suite: seal.SuiteAES, Multicast: true, Datagram: 600,
-		Room: 256 << 10, History: 64 << 10, Ahead: 4 << 20, Wire: x, Sink: x, Rand: rand.New(rand.NewPCG(s.rnd.Uint64(), 1)), Nonces: noNonces{}}
+	cfg := Config{
+		Self: x.id, Name: fmt.Sprintf("n%d", i), Keys: []*buskey.Bus{s.keys}, Suite: seal.SuiteAES, Multicast: true, Datagram: 600,
+		Room: 256 << 10, History: 64 << 10, Ahead: 4 << 20, Wire: x, Sink: x, Rand: rand.New(rand.NewPCG(s.rnd.Uint64(), 1)), Nonces: noNonces{},
+	}
 	for _, o := range s.nodes[:i] {
 		if o.up && len(cfg.Seeds) < 2 {
 			cfg.Seeds = append(cfg.Seeds, o.addr)
@@ -408,7 +414,7 @@ func (p *simPub) send(n int) int {
 		}
 	}
 	p.tx.Flush(x.s.now)
-	x.arm(x.s.now.Add(beatMin))
+	x.arm(x.s.now.Add(beatFirst))
 	return sent
 }
 

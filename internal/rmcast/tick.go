@@ -52,9 +52,6 @@ func (n *Node) Tick(now time.Time) time.Time {
 	return n.Done(now)
 }
 
-// wakeSender sees to it that a sender's heartbeats come in time.
-func (n *Node) wakeSender(now time.Time, tx *Sender) { n.wake(now.Add(beatMin)) }
-
 // seek says hello where a member may be.
 func (n *Node) seek(now time.Time) {
 	for i := 0; i < len(n.candidates); i++ {
