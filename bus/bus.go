@@ -138,7 +138,8 @@ type Bus struct {
 	kick    chan struct{}
 	armed   atomic.Int64 // next, for those without the lock
 	resume  atomic.Bool
-	changed news // taken interests, members
+	changed news            // taken interests, members
+	life    context.Context // until Close
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 	out     sync.Pool // of *[]udp.Message
@@ -188,8 +189,9 @@ func Join(ctx context.Context, cfg Config) (*Bus, error) {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
 	b.node.Interests(now, nil)
-	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	b.stop = stop
+	var life context.Context
+	life, b.stop = context.WithCancel(context.WithoutCancel(ctx))
+	b.life = life
 	b.wg.Go(func() { b.loop(life) })
 	b.wg.Go(func() { b.read(b.conn, false) })
 	if b.group != nil {

@@ -40,7 +40,13 @@ func (k *sink) Deliver(st *rmcast.Stream, ps []rmcast.Packet) bool {
 }
 
 // End implements rmcast.Sink.
-func (k *sink) End(st *rmcast.Stream) { st.Data = nil }
+func (k *sink) End(st *rmcast.Stream, rest []rmcast.Packet) {
+	fs, _ := st.Data.([]*feed)
+	for _, f := range fs {
+		f.sub.push(f, rest)
+	}
+	st.Data = nil
+}
 
 // Event implements rmcast.Sink.
 func (k *sink) Event(e rmcast.Event) {

@@ -102,7 +102,12 @@ func (b *Bus) read(c udp.Conn, group bool) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			continue // of one datagram: an ICMP error for an earlier one, say
+			select { // of one datagram mostly: an ICMP error for an earlier one, say
+			case <-b.life.Done():
+				return
+			case <-time.After(time.Millisecond):
+			}
+			continue
 		}
 		now := time.Now()
 		b.mu.Lock()

@@ -73,7 +73,8 @@ func WithSlow(w WhenSlow) SubscribeOption { return func(s *Subscription) { s.slo
 // WithLimit bounds the queue, in bytes, 64 KiB or more; a batch as it was read from the network is added as a whole.
 func WithLimit(bytes int) SubscribeOption { return func(s *Subscription) { s.limit = bytes } }
 
-// FromLast asks publishers for the last n messages that they keep. Of publishers that this process receives already it gets what is kept here.
+// FromLast asks publishers for the last n messages that they keep. Of publishers that this process receives already it gets what is
+// kept here; of publishers of this process, like with FromOldest and FromPosition, what is new.
 func FromLast(n uint64) SubscribeOption {
 	return func(s *Subscription) { s.want.Mode, s.want.N = rmcast.FromLast, n }
 }

@@ -319,7 +319,7 @@ func (d *discard) Send(buf []byte, segment int, _ bool, _ []netip.AddrPort) {
 }
 func (*discard) Begin(*Stream)                  {}
 func (*discard) Deliver(*Stream, []Packet) bool { return true }
-func (*discard) End(*Stream)                    {}
+func (*discard) End(*Stream, []Packet)          {}
 func (*discard) Event(Event)                    {}
 
 // TestNoAllocation: in steady state a message costs no allocation, from Send to Deliver; a slab for a few thousand does.

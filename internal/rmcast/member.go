@@ -20,7 +20,8 @@ type member struct {
 	ctl   *buskey.Control
 
 	helloNumber uint64
-	believed    bool // it believes in us
+	beacon      uint64 // number of the last
+	believed    bool   // it believes in us
 	helloAt     time.Time
 	hellos      int
 	last        time.Time // anything authentic
@@ -152,6 +153,11 @@ func (n *Node) hello(now time.Time, from netip.AddrPort, group bool, pkt []byte)
 	}
 	if h.beacon {
 		// Beacons have numbers of their own, and only their multicast tells something.
+		if h.number <= m.beacon {
+			n.Stats.Replayed++
+			return
+		}
+		m.beacon = h.number
 		if group {
 			n.ear.Beacon(now, m.ID.host(), h.number)
 			n.heard(now, m, true)

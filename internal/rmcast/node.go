@@ -52,8 +52,9 @@ type Sink interface {
 	Begin(st *Stream)
 	// Deliver takes packets of a stream in order. False: there is no room; the same come again after Resume.
 	Deliver(st *Stream, ps []Packet) bool
-	// End tells that a stream will not go on: its publisher has closed it, or is forgotten.
-	End(st *Stream)
+	// End tells that a stream will not go on: its publisher has closed it, or is forgotten. rest is what Deliver had no
+	// room for; it does not come again.
+	End(st *Stream, rest []Packet)
 	// Event tells of members.
 	Event(e Event)
 }
@@ -553,7 +554,7 @@ func (n *Node) drop(r *rx) {
 		n.last = nil
 	}
 	r.m.streams--
-	n.cfg.Sink.End(r.st)
+	n.cfg.Sink.End(r.st, r.ready)
 }
 
 // Resume tries again to deliver what the sink had no room for. It returns when Tick is to be called.

@@ -352,7 +352,11 @@ func (x *simNode) Deliver(st *Stream, ps []Packet) bool {
 }
 
 // End implements Sink.
-func (x *simNode) End(st *Stream) {
+func (x *simNode) End(st *Stream, rest []Packet) {
+	slow := x.slow
+	x.slow = 0
+	x.Deliver(st, rest)
+	x.slow = slow
 	if sub := x.heard[streamKey{st.Publisher, st.ID}]; sub != nil {
 		sub.ended = true
 	}
