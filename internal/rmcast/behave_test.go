@@ -114,12 +114,12 @@ func TestMulticastEnds(t *testing.T) {
 // TestStopped: a receiver that stops holds the others up for half a second and no longer; when it goes on it gets what is kept,
 // and is told what is not, within a second.
 func TestStopped(t *testing.T) {
-	s, p := quiet(t, 10, SenderConfig{Window: 256 << 10})
+	s, p := quiet(t, 5, SenderConfig{Window: 256 << 10})
 	var pump func()
 	sent, stalled, longest := p.sent, s.now, time.Duration(0)
-	end := s.now.Add(10 * time.Second)
+	end := s.now.Add(8 * time.Second)
 	pump = func() { // as fast as receivers allow
-		if p.send(40); p.sent != sent {
+		if p.send(12); p.sent != sent {
 			longest = max(longest, s.now.Sub(stalled))
 			sent, stalled = p.sent, s.now
 		}
@@ -130,7 +130,7 @@ func TestStopped(t *testing.T) {
 	pump()
 	s.run(s.now.Add(time.Second))
 	before := p.sent
-	s.nodes[4].pause(5 * time.Second)
+	s.nodes[3].pause(5 * time.Second)
 	s.run(s.now.Add(5 * time.Second))
 	t.Logf("%d messages in the second before, %d in 5 s while one is stopped; longest stall %v", before, p.sent-before, longest)
 	if longest > 600*time.Millisecond {
@@ -161,8 +161,8 @@ func TestRepairCost(t *testing.T) {
 		nacks -= int(x.n.Stats.Nacks)
 	}
 	s.loss = loss
-	for range 800 {
-		p.send(10)
+	for range 250 {
+		p.send(8)
 		s.run(s.now.Add(4 * time.Millisecond))
 	}
 	if err := s.converge(20 * time.Second); err != nil {
@@ -237,7 +237,7 @@ func TestIdle(t *testing.T) {
 			got += size + 42
 		}
 	}
-	const d = 60
+	const d = 30
 	s.run(s.now.Add(d * time.Second))
 	each := float64(sent+got) / members / d
 	t.Logf("%.0f bytes a second and member", each)
@@ -260,9 +260,9 @@ func TestHostile(t *testing.T) {
 		}
 		return p.sent - before
 	}
-	clean := run(2 * time.Second)
+	clean := run(time.Second)
 	data := p.tx.Snapshot()
-	end := s.now.Add(2 * time.Second)
+	end := s.now.Add(time.Second)
 	var storm func()
 	storm = func() {
 		n := bad.n
@@ -282,15 +282,15 @@ func TestHostile(t *testing.T) {
 		}
 		n.flush()
 		if s.now.Before(end) {
-			s.after(500*time.Microsecond, storm)
+			s.after(time.Millisecond, storm)
 		}
 	}
 	storm()
-	dirty := run(2 * time.Second)
+	dirty := run(time.Second)
 	st := p.tx.Snapshot()
-	t.Logf("%d messages in 2 s, %d beside the storm; repairs %d packets of %d, %d refused", clean, dirty, st.Repairs-data.Repairs, st.Packets-data.Packets, st.RefusedRepairs)
+	t.Logf("%d messages in 1 s, %d beside the storm; repairs %d packets of %d, %d refused", clean, dirty, st.Repairs-data.Repairs, st.Packets-data.Packets, st.RefusedRepairs)
 	if float64(dirty) < 0.95*float64(clean) {
-		t.Errorf("%d messages in 2 s, %d beside the storm", clean, dirty)
+		t.Errorf("%d messages in 1 s, %d beside the storm", clean, dirty)
 	}
 	for _, x := range s.nodes[1:5] {
 		for _, r := range x.n.order {

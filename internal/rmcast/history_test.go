@@ -96,7 +96,7 @@ func history(seed uint64) (simCounts, error) {
 	case chance(0.02):
 		nodes = 50
 	case chance(0.06):
-		nodes = 10 + r.IntN(15)
+		nodes = 10 + r.IntN(10)
 	}
 	s.multicast = chance(0.7)
 	s.delay = time.Duration(100+r.IntN(3000)) * time.Microsecond
@@ -112,7 +112,7 @@ func history(seed uint64) (simCounts, error) {
 	if chance(0.7) {
 		s.run(s.now.Add(2 * time.Second)) // all know each other, and who hears whom
 	}
-	long := time.Duration(700+r.IntN(1500)) * time.Millisecond
+	long := time.Duration(500+r.IntN(1000)) * time.Millisecond
 	end := s.now.Add(long)
 	for range 1 + r.IntN(3) {
 		x := s.nodes[r.IntN(nodes)]
@@ -122,7 +122,7 @@ func history(seed uint64) (simCounts, error) {
 			cfg.Flow = FlowNone
 		}
 		p := x.publish(subj, cfg)
-		every, most := time.Duration(1+r.IntN(30))*time.Millisecond, 1+r.IntN(12)
+		every, most := time.Duration(1+r.IntN(30))*time.Millisecond, 1+r.IntN(10)
 		if chance(0.07) {
 			most *= 5
 		}
