@@ -276,7 +276,7 @@ func (p *Publisher) flusher() {
 func (p *Publisher) noRoom(ctx context.Context, n int) (again bool, err error) {
 	now := time.Now()
 	p.tx.Flush(now)
-	p.b.by(now.Add(heartbeat))
+	p.b.by(now.Add(heartbeat / 4))
 	switch p.full {
 	case WouldBlock:
 		return false, ErrWouldBlock

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/weft-net/weft/bus"
@@ -163,5 +164,13 @@ func busSubscribe(ctx context.Context, b *bus.Bus, messages int) error {
 		_, _ = fmt.Fprintf(os.Stdout, ", %s %d", k, dropped[k])
 	}
 	_, _ = fmt.Fprintln(os.Stdout)
-	return ctx.Err()
+	// The publisher waits for all to confirm: stay until it goes.
+	brief, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for e := range b.Events(brief) {
+		if e.Kind == bus.Left && strings.HasPrefix(e.Member.Name, "publish") {
+			break
+		}
+	}
+	return nil
 }

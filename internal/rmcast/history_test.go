@@ -22,7 +22,7 @@ func TestHistories(t *testing.T) {
 		}
 		return
 	}
-	n := 300
+	n := 240
 	if v, err := strconv.Atoi(os.Getenv("WEFT_LONG")); err == nil {
 		n = v
 	}
@@ -61,7 +61,7 @@ func TestHistories(t *testing.T) {
 	wg.Wait()
 	t.Logf("%d histories: %+v", len(seeds), total)
 	// A simulator in which nothing happens proves nothing.
-	if n >= 300 && (total.Dropped < 20*n || total.Doubled < 5*n || total.Delivered < 200*n || total.Crashes < n/10 || total.Pauses < n/10 ||
+	if n >= 240 && (total.Dropped < 20*n || total.Doubled < 5*n || total.Delivered < 200*n || total.Crashes < n/10 || total.Pauses < n/10 ||
 		total.Cuts < n/10 || total.Bursts < n/10 || total.Deaf < n/10 || total.Repairs < 10*n || total.LostTold == 0 || total.PeerRepairs == 0 ||
 		total.Suppressed == 0 || total.Fragments < n) {
 		t.Errorf("too little happened: %+v", total)

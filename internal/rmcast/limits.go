@@ -75,6 +75,8 @@ const (
 	// beatFirst doubles to beatLast: heartbeats while not all have confirmed the tail.
 	beatFirst = 20 * time.Millisecond
 	beatLast  = 200 * time.Millisecond
+	// beatBlocked is the pause while Send waits for room: a confirmation that was lost must not cost more.
+	beatBlocked = 5 * time.Millisecond
 	// patience is how long the others wait for a receiver that says nothing.
 	patience = 500 * time.Millisecond
 	// cutEvery is how often loss may shrink the congestion window.
@@ -116,8 +118,8 @@ const (
 
 // Congestion window in bytes.
 const (
-	minCongestion   = 128 << 10
-	firstCongestion = 256 << 10
+	leastCongestion = 256 << 10
+	firstCongestion = 512 << 10
 )
 
 // Repairs for one receiver in bytes a second, beside a quarter of what is sent; and the burst.

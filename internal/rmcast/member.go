@@ -438,14 +438,23 @@ func (n *Node) Members() []Member {
 	return ms
 }
 
-// Leave says goodbye. The Node must not be used after it.
+// goodbyes is how often a member says that it leaves: there is nobody to repeat it later.
+const goodbyes = 3
+
+// Leave confirms what was received and says goodbye. The Node must not be used after it.
 func (n *Node) Leave(now time.Time) {
-	for _, m := range n.members {
-		if m.State != Unreachable {
-			n.say(m, func(b []byte) []byte { b, at := record(b, recLeave); return done(b, at) })
+	for range goodbyes {
+		for _, r := range n.order {
+			r.answer = true
+			r.confirm(now)
 		}
+		for _, m := range n.members {
+			if m.State != Unreachable {
+				n.say(m, func(b []byte) []byte { b, at := record(b, recLeave); return done(b, at) })
+			}
+		}
+		n.flush()
 	}
-	n.flush()
 	n.closed = true
 }
 

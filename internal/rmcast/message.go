@@ -14,7 +14,7 @@ import (
 //	| flags | first message 8  | begins 2 | queue groups, if flags & 1 | records            |
 //	+-------+------------------+----------+----------------------------+--------------------+
 //
-// first message is the number of the first one that begins in this packet (or would), begins how many do. Queue groups:
+// flags & 2 asks receivers to confirm at once. first message is the number of the first one that begins in this packet (or would), begins how many do. Queue groups:
 // their number, 1 byte, and for each the group's hash, 4, and the epoch of the member that shall have this packet, 8.
 // A record is a varint, its length * 4 + kind, and as many bytes:
 const (
@@ -25,6 +25,7 @@ const (
 	packetHeader = 11
 	firstHeader  = 5
 	flagQueues   = 1
+	flagConfirm  = 2
 	hasSubject   = 1
 	hasHeaders   = 2
 )

@@ -156,7 +156,7 @@ func (s *Sender) endOf(seq uint64) uint64 {
 
 // pace sets how far the sender may be ahead.
 func (s *Sender) pace() {
-	edge := uint64(math.MaxUint64)
+	edge, ahead := uint64(math.MaxUint64), s.cfg.Window*5/8
 	s.minAcked = s.sent
 	if s.cfg.Flow == FlowSlowest {
 		for _, t := range s.targets {
@@ -164,10 +164,15 @@ func (s *Sender) pace() {
 				continue
 			}
 			s.minAcked = min(s.minAcked, t.acked)
-			edge = min(edge, s.endOf(t.acked-1)+uint64(min(t.room, s.congestion, s.cfg.Window*5/8)))
+			room := min(t.room, s.congestion, s.cfg.Window*5/8)
+			edge = min(edge, s.endOf(t.acked-1)+uint64(room))
+			ahead = min(ahead, room)
 		}
 	}
-	s.edge = edge
+	if edge > s.edge {
+		s.blocked = false
+	}
+	s.edge, s.confirmEvery = edge, uint64(ahead/4)
 }
 
 // status takes a receiver's word of what it has.
@@ -228,7 +233,7 @@ func (s *Sender) shrink(now time.Time) {
 		return
 	}
 	s.cutAt, s.slowStart = now, false
-	s.congestion = max(s.congestion-s.congestion/8, minCongestion)
+	s.congestion = max(s.congestion-s.congestion/8, leastCongestion)
 	s.pace()
 }
 
@@ -359,9 +364,15 @@ func (s *Sender) tick(now time.Time) (next time.Time) {
 	} else if s.beatAt.IsZero() {
 		s.beatAt, s.beatPause = now.Add(beatFirst), beatFirst
 	}
+	if s.blocked && owed {
+		s.beatAt = earlier(s.beatAt, maxTime(s.sentAt, s.beaten).Add(beatBlocked))
+	}
 	if owed && !now.Before(s.beatAt) {
 		s.beat(now)
-		s.beatAt = now.Add(s.beatPause)
+		s.beaten = now
+		if s.beatAt = now.Add(s.beatPause); s.blocked {
+			s.beatAt = now.Add(beatBlocked)
+		}
 		s.beatPause = min(2*s.beatPause, beatLast)
 	}
 	if owed {
@@ -390,12 +401,16 @@ func (s *Sender) announce(t *target) {
 // whoever hears no multicast any more finds out.
 func (s *Sender) beat(now time.Time) {
 	s.Stats.Beats++
+	pause := beatFirst
+	if s.blocked {
+		pause = beatBlocked
+	}
 	h := heartbeat{stream: s.id, next: s.sent, first: s.store.first, nextMessage: s.firstUnsent(), flags: flagAnswer | flag(s.ended, flagEnd)}
 	for _, t := range s.targets {
 		if t.gone || !t.known || t.acked >= s.sent && (!s.ended || t.ended) {
 			continue
 		}
-		if !s.urgent && now.Sub(t.heard) < beatFirst && now.Sub(s.sentAt) < beatFirst {
+		if busy := beatFirst; !s.urgent && now.Sub(t.heard) < min(busy, pause) && now.Sub(s.sentAt) < busy {
 			continue // both of us are busy
 		}
 		mine := h

@@ -69,6 +69,7 @@ func (r *rx) fresh(seq uint64) bool { return seq >= r.next && !r.store.has(seq) 
 // accept takes an opened packet.
 func (r *rx) accept(now time.Time, seq uint64, plain []byte) {
 	r.undelivered += len(plain) + slotCost
+	r.answer = r.answer || plain[0]&flagConfirm != 0
 	r.store.put(seq, plain)
 	switch {
 	case seq == r.high:

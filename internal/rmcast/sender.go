@@ -75,16 +75,18 @@ type Sender struct {
 	// moved is called, with the lock held, when there may be room again or a confirmation came; it must not block.
 	moved func()
 
-	store   store
-	slab    slab
-	limit   int    // bytes of plaintext a packet may have
-	cur     []byte // the packet being filled, in the slab
-	begins  int    // messages that begin in it
-	message uint64 // number of the next message
-	sent    uint64 // packets before are on their way
-	total   uint64 // bytes of all closed packets, with slotCost each
-	edge    uint64 // of total: beyond it Send would block
-	ended   bool
+	store                   store
+	slab                    slab
+	limit                   int    // bytes of plaintext a packet may have
+	cur                     []byte // the packet being filled, in the slab
+	begins                  int    // messages that begin in it
+	message                 uint64 // number of the next message
+	sent                    uint64 // packets before are on their way
+	total                   uint64 // bytes of all closed packets, with slotCost each
+	edge                    uint64 // of total: beyond it Send would block
+	blocked                 bool   // it did
+	confirmEvery, confirmAt uint64 // of total: packets that ask to be confirmed
+	ended                   bool
 
 	queues []queue
 	turn   int // which member of a queue group is next
@@ -100,6 +102,7 @@ type Sender struct {
 	sentAt     time.Time // the last data
 	beatAt     time.Time
 	beatPause  time.Duration
+	beaten     time.Time
 	urgent     bool // the next heartbeat goes to all that are behind
 	out        train
 	scratch    []byte
@@ -180,6 +183,7 @@ func (s *Sender) send(subj string, headers, payload []byte) (uint64, error) {
 		return 0, ErrEnded
 	}
 	if s.total+uint64(len(s.cur)) >= s.edge {
+		s.blocked = true
 		return 0, ErrWouldBlock
 	}
 	number := s.message
@@ -283,7 +287,10 @@ func (s *Sender) close(full bool) {
 	}
 	binary.BigEndian.PutUint16(s.cur[9:], uint16(s.begins))
 	s.slab.took(len(s.cur))
-	s.total += uint64(len(s.cur) + slotCost)
+	if s.total += uint64(len(s.cur) + slotCost); s.total >= s.confirmAt {
+		s.cur[0] |= flagConfirm
+		s.confirmAt = s.total + s.confirmEvery
+	}
 	seq := s.store.next
 	for s.store.first < s.sent && (s.store.bytes+len(s.cur) > s.cfg.Window || s.store.next-s.store.first >= maxSlots) {
 		s.store.dropFirst()
