@@ -90,6 +90,10 @@ type Config struct {
 	// History is how many bytes of each received stream are kept, to repair others and for later subscriptions; default 4 MiB.
 	History int
 
+	// Fanout is how many copies of a packet leave this process, and each member that passes its packets on, where multicast reaches
+	// fewer than two receivers; 1 to 32, default 8. Without multicast, more receivers than that are served through others.
+	Fanout int
+
 	// Log gets news of members at level Debug and what an operator should know at Warn; nil: nothing.
 	Log *slog.Logger
 }
@@ -240,6 +244,8 @@ func (c *Config) check() ([]*buskey.Bus, error) {
 		return nil, bad("Window", "256 KiB to 256 MiB")
 	case c.History < 0 || c.History > 256<<20:
 		return nil, bad("History", "0 to 256 MiB")
+	case c.Fanout < 0 || c.Fanout > 32:
+		return nil, bad("Fanout", "1 to 32")
 	case c.Keep < 0:
 		return nil, bad("Keep", "not negative")
 	}

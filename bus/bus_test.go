@@ -546,6 +546,7 @@ func TestConfig(t *testing.T) {
 		"Datagram": func(c *Config) { c.Datagram = 100 },
 		"Window":   func(c *Config) { c.Window = 1000 },
 		"History":  func(c *Config) { c.History = -1 },
+		"Fanout":   func(c *Config) { c.Fanout = 33 },
 		"Keep":     func(c *Config) { c.Keep = -1 },
 		"Seeds":    func(c *Config) { c.Seeds = []string{"host:99999"} },
 		"Member":   func(c *Config) { c.Member = strings.Repeat("x", 256) },

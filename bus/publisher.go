@@ -79,7 +79,7 @@ func (b *Bus) Publisher(subj string, options ...PublisherOption) (*Publisher, er
 	if o.window != 0 && (o.window < 256<<10 || o.window > 256<<20) {
 		return nil, fmt.Errorf("%w: window of a publisher: 256 KiB to 256 MiB", ErrConfig)
 	}
-	cfg := rmcast.SenderConfig{Subject: subj, Window: o.window, Keep: b.cfg.Keep}
+	cfg := rmcast.SenderConfig{Subject: subj, Window: o.window, Keep: b.cfg.Keep, Fanout: b.cfg.Fanout}
 	if o.noWait {
 		cfg.Flow = rmcast.FlowNone
 	}

@@ -357,3 +357,60 @@ func TestNoAllocation(t *testing.T) {
 		t.Errorf("%v allocations for %d messages", n, each)
 	}
 }
+
+// TestFanout: fifty receivers without multicast get everything while at most eight copies of a packet leave the sender, and as many
+// any other; then half of them die at once, and the others still get everything.
+func TestFanout(t *testing.T) {
+	const receivers = 50
+	s := newSim(50)
+	s.multicast = false
+	s.join()
+	for range receivers {
+		s.join(Interest{ID: 1, Pattern: "x", Mode: FromNow})
+	}
+	p := s.nodes[0].publish("x", SenderConfig{})
+	s.run(s.now.Add(3 * time.Second))
+	stream := func(d time.Duration) (packets, copies float64) {
+		data := p.tx.Snapshot().Packets
+		s.sees = func(from int, pkt []byte) {
+			if pkt[0] == TypeData && from == 0 {
+				copies++
+			}
+		}
+		defer func() { s.sees = nil }()
+		for end := s.now.Add(d); s.now.Before(end); {
+			p.send(5)
+			s.run(s.now.Add(2 * time.Millisecond))
+		}
+		return float64(p.tx.Snapshot().Packets - data), copies
+	}
+	stream(time.Second)
+	for _, x := range s.nodes {
+		x.lossless = true
+	}
+	packets, copies := stream(2 * time.Second)
+	worst := uint64(0)
+	for _, x := range s.nodes[1:] {
+		worst = max(worst, x.n.Stats.Relayed)
+	}
+	t.Logf("%.2f copies of a packet leave the sender; %d packets passed on at most", copies/packets, worst)
+	if copies > 8.2*packets {
+		t.Errorf("%.2f copies of a packet leave the sender", copies/packets)
+	}
+	for i := 1; i <= receivers; i += 2 {
+		s.nodes[i].kill()
+	}
+	before := make([]uint64, len(s.nodes))
+	for i := 2; i <= receivers; i += 2 {
+		before[i] = s.sub(i).next
+	}
+	stream(1500 * time.Millisecond)
+	for i := 2; i <= receivers; i += 2 {
+		if sub := s.sub(i); sub.next == before[i] {
+			t.Errorf("%d got nothing for 1.5 s after half of them died", i)
+		}
+	}
+	if err := s.converge(5 * time.Second); err != nil {
+		t.Error(err)
+	}
+}

@@ -23,6 +23,8 @@ const (
 	recNack      = 9  // [publisher][stream] and ranges: [packet][count 2]
 	recSkip      = 10 // [stream][oldest kept][first message in it]
 	recTail      = 11 // [publisher][stream][next packet][message that begins next]
+	recRelay     = 12 // [stream][plan 4] and epochs: pass my packets on to these
+	recRelayed   = 13 // [stream][plan 4] and epochs: I do, to these
 )
 
 const (

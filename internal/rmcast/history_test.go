@@ -63,7 +63,7 @@ func TestHistories(t *testing.T) {
 	// A simulator in which nothing happens proves nothing.
 	if n >= 240 && (total.Dropped < 20*n || total.Doubled < 5*n || total.Delivered < 200*n || total.Crashes < n/10 || total.Pauses < n/10 ||
 		total.Cuts < n/10 || total.Bursts < n/10 || total.Deaf < n/10 || total.Repairs < 10*n || total.LostTold == 0 || total.PeerRepairs == 0 ||
-		total.Suppressed == 0 || total.Fragments < n) {
+		total.Suppressed == 0 || total.Relayed < 10*n || total.Fragments < n) {
 		t.Errorf("too little happened: %+v", total)
 	}
 }
@@ -117,7 +117,7 @@ func history(seed uint64) (simCounts, error) {
 	for range 1 + r.IntN(3) {
 		x := s.nodes[r.IntN(nodes)]
 		subj := []string{"a.x", "a.y"}[r.IntN(2)]
-		cfg := SenderConfig{Window: 256 << 10 << r.IntN(4)}
+		cfg := SenderConfig{Window: 256 << 10 << r.IntN(4), Fanout: 1 + r.IntN(4)}
 		if faults > 0 && chance(0.15) {
 			cfg.Flow = FlowNone
 		}

@@ -124,7 +124,7 @@ type NodeStats struct {
 	Short, Forged, Replayed, OtherVersion, Malformed, NoType   uint64
 	MembersFull, StreamsFull                                   uint64
 	Nacks, NacksHeard, Suppressed, PeerNacks, PeerRepairs, Own uint64
-	LostRanges                                                 uint64
+	LostRanges, Relayed                                        uint64
 }
 
 type streamKey struct {
@@ -234,6 +234,7 @@ func (n *Node) Packet(now time.Time, from netip.AddrPort, group bool, pkt []byte
 func (n *Node) Done(now time.Time) time.Time {
 	for _, r := range n.dirty {
 		r.dirty = false
+		r.passOn()
 		r.deliver(now)
 		r.confirm(now)
 	}
@@ -294,6 +295,7 @@ func (n *Node) data(now time.Time, group bool, pkt []byte) {
 	n.heard(now, r.m, group)
 	r.m.busyAt = now
 	r.accept(now, seq, plain)
+	r.pass(now, pkt)
 	n.touch(r)
 }
 
@@ -382,6 +384,16 @@ func (n *Node) record(now time.Time, m *member, kind byte, r reader) {
 			x.leap(first, message)
 			x.answer = true
 			n.touch(x)
+		}
+	case recRelay:
+		if stream, plan, ids := r.u32(), r.u32(), r.ids(); !r.bad {
+			n.relayFor(now, m, stream, plan, ids)
+		}
+	case recRelayed:
+		if stream, plan, ids := r.u32(), r.u32(), r.ids(); !r.bad {
+			if tx := n.sender(stream); tx != nil {
+				tx.relayed(now, m.ID, plan, ids)
+			}
 		}
 	case recTail:
 		origin, stream, next, message := ID(r.u64()), r.u32(), r.u64(), r.u64()

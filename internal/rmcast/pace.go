@@ -24,7 +24,7 @@ func (s *Sender) setTarget(now time.Time, id ID, addr netip.AddrPort, hears, gon
 	case len(interests) == 0:
 		if t != nil {
 			s.targets = slices.DeleteFunc(s.targets, func(o *target) bool { return o == t })
-			s.arrange()
+			s.arrange(now)
 		}
 		return
 	case t != nil && slices.ContainsFunc(ids, func(i uint32) bool { return slices.Contains(t.interests, i) }):
@@ -51,7 +51,7 @@ func (s *Sender) setTarget(now time.Time, id ID, addr netip.AddrPort, hears, gon
 	if t.known {
 		s.beatAt, s.beatPause = now, beatFirst
 	}
-	s.arrange()
+	s.arrange(now)
 }
 
 // removeTarget forgets a receiver.
@@ -122,19 +122,15 @@ func (s *Sender) oldest() uint64 {
 }
 
 // arrange decides who is served how.
-func (s *Sender) arrange() {
+func (s *Sender) arrange(now time.Time) {
 	s.groupOf = 0
 	for _, t := range s.targets {
 		if t.hears && !t.gone {
 			s.groupOf++
 		}
 	}
-	s.copies = s.copies[:0]
-	for _, t := range s.targets {
-		if !t.gone && (!t.hears || s.groupOf < 2) {
-			s.copies = append(s.copies, t.addr)
-		}
-	}
+	s.plan(now)
+	s.copyTo(now)
 	s.pace()
 }
 
@@ -204,7 +200,10 @@ func (s *Sender) status(now time.Time, id ID, st status) {
 		return // never sent
 	}
 	before := s.minAcked
-	t.known, t.live = true, !t.gone
+	if !t.known || !t.live {
+		t.known, t.live = true, !t.gone
+		s.arrange(now)
+	}
 	t.ended = t.ended || s.ended && st.flags&flagEnded != 0
 	t.acked, t.room = max(t.acked, st.next), int(min(st.room, maxWindow))
 	if t.acked == s.sent {
@@ -277,6 +276,7 @@ func (s *Sender) nack(now time.Time, id ID, rs []Range) {
 				continue
 			}
 			t.bucket -= size
+			t.repaired++
 			if group {
 				p.repaired = at
 			}
@@ -356,9 +356,10 @@ func (s *Sender) tick(now time.Time) (next time.Time) {
 		}
 	}
 	if changed {
-		s.pace()
+		s.arrange(now) // who is silent passes nothing on, and is not waited for
 		s.moved()
 	}
+	next = earlier(next, s.relays(now))
 	if !owed {
 		s.beatAt = time.Time{}
 	} else if s.beatAt.IsZero() {

@@ -44,6 +44,7 @@ type rx struct {
 	peer   int       // whom to ask next
 	tailAt time.Time // when to tell others again what is here
 	tails  int
+	relay  relay
 	ending bool
 	end    uint64
 	dirty  bool

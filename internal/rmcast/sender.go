@@ -35,6 +35,7 @@ type SenderConfig struct {
 	Window  int           // bytes kept for repairs and late joiners; the sender is ahead of the slowest by less
 	Keep    time.Duration // how long packets that all have are kept
 	Flow    Flow
+	Fanout  int // how many copies leave a member for one packet; 0: DefaultFanout
 }
 
 // target is one receiver of a stream.
@@ -56,9 +57,10 @@ type target struct {
 	announceAt        time.Time
 	announcePause     time.Duration
 	skipAt            time.Time
-	bucket            int // bytes of repairs it may still have
-	filled            time.Time
-	sentMark          uint64 // s.bytesSent when the bucket was filled last
+	relaying
+	bucket   int // bytes of repairs it may still have
+	filled   time.Time
+	sentMark uint64 // s.bytesSent when the bucket was filled last
 }
 
 // Sender is the sending half of a stream. Its methods lock it, so that whoever publishes waits for no reader of the node.
@@ -91,23 +93,24 @@ type Sender struct {
 	queues []queue
 	turn   int // which member of a queue group is next
 
-	targets    []*target
-	groupOf    int // how many are served by multicast
-	copies     []netip.AddrPort
-	congestion int
-	slowStart  bool
-	cutAt      time.Time
-	minAcked   uint64
-	bytesSent  uint64
-	sentAt     time.Time // the last data
-	beatAt     time.Time
-	beatPause  time.Duration
-	beaten     time.Time
-	urgent     bool // the next heartbeat goes to all that are behind
-	out        train
-	scratch    []byte
-	localQueue []Packet
-	Stats      SenderStats
+	targets     []*target
+	groupOf     int // how many are served by multicast
+	copies      []netip.AddrPort
+	copiesUntil time.Time // then relays must have confirmed again
+	congestion  int
+	slowStart   bool
+	cutAt       time.Time
+	minAcked    uint64
+	bytesSent   uint64
+	sentAt      time.Time // the last data
+	beatAt      time.Time
+	beatPause   time.Duration
+	beaten      time.Time
+	urgent      bool // the next heartbeat goes to all that are behind
+	out         train
+	scratch     []byte
+	localQueue  []Packet
+	Stats       SenderStats
 }
 
 // queue is one queue group that wants the stream, and its members.
@@ -131,6 +134,10 @@ func newSender(n *Node, id uint32, cfg SenderConfig) *Sender {
 		cfg.Window = DefaultWindow
 	}
 	cfg.Window = min(max(cfg.Window, 256<<10), maxWindow)
+	if cfg.Fanout <= 0 {
+		cfg.Fanout = DefaultFanout
+	}
+	cfg.Fanout = min(cfg.Fanout, maxFanout)
 	if cfg.Keep == 0 {
 		cfg.Keep = DefaultKeep
 	}
@@ -344,6 +351,9 @@ func (s *Sender) flushClosed(now time.Time) {
 	}
 	at := nanos(now)
 	group := s.groupOf >= 2
+	if !now.Before(s.copiesUntil) {
+		s.copyTo(now)
+	}
 	for ; s.sent < s.store.next; s.sent++ {
 		p := s.store.at(s.sent)
 		p.at = at

@@ -39,6 +39,7 @@ type simNet struct {
 	cut           map[[2]int]bool // the second gets nothing of the first
 	count         simCounts
 	tap           func(group bool, size int) // sees what is sent
+	sees          func(from int, pkt []byte) // sees each copy that is
 }
 
 type simCounts struct {
@@ -46,6 +47,7 @@ type simCounts struct {
 	Messages, Delivered, Lost, LostTold          int
 	Crashes, Pauses, Cuts, Bursts, Deaf, Refused int
 	Repairs, PeerRepairs, Suppressed, Fragments  int
+	Relayed                                      int
 }
 
 func (c *simCounts) add(o simCounts) {
@@ -67,6 +69,7 @@ func (c *simCounts) add(o simCounts) {
 	c.PeerRepairs += o.PeerRepairs
 	c.Suppressed += o.Suppressed
 	c.Fragments += o.Fragments
+	c.Relayed += o.Relayed
 }
 
 type event struct {
@@ -252,6 +255,9 @@ func (x *simNode) Send(buf []byte, segment int, group bool, to []netip.AddrPort)
 
 func (s *simNet) carry(from, to *simNode, group bool, pkt []byte) {
 	s.count.Packets++
+	if s.sees != nil {
+		s.sees(from.index, pkt)
+	}
 	if s.cut[[2]int{from.index, to.index}] || s.rnd.Float64() < s.loss || s.burst && s.rnd.Float64() < 0.9 {
 		s.count.Dropped++
 		return
@@ -517,6 +523,7 @@ func (s *simNet) converge(d time.Duration) error {
 	for _, x := range s.nodes {
 		s.count.PeerRepairs += int(x.n.Stats.PeerRepairs)
 		s.count.Suppressed += int(x.n.Stats.Suppressed)
+		s.count.Relayed += int(x.n.Stats.Relayed)
 		for _, p := range x.pubs {
 			s.count.Repairs += int(p.tx.Snapshot().Repairs)
 		}
