@@ -79,6 +79,11 @@ func (r *busRun) finish(d time.Duration) (silence []int) {
 			silence = append(silence, ms)
 		}
 	}
+	for _, p := range append([]*rig.Process{r.pub}, r.subs...) {
+		if code := p.Wait(20 * time.Second); code != 0 {
+			r.t.Errorf("%s ended with %d: %v", p, code, p.Errors())
+		}
+	}
 	return silence
 }
 

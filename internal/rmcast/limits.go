@@ -63,13 +63,16 @@ const (
 	// backoffLeast and backoffMost: how long a gap waits before it is asked for, at random.
 	backoffLeast = 500 * time.Microsecond
 	backoffMost  = 4 * time.Millisecond
-	// nackAgain is when an unanswered NACK is repeated, doubling up to nackMax.
-	nackAgain = 15 * time.Millisecond
+	// nackAgain is when an unanswered NACK is repeated at the earliest (two round trips, where that is longer), three times at
+	// once and then more seldom, up to nackMax.
+	nackAgain = 10 * time.Millisecond
 	nackMax   = 200 * time.Millisecond
+	// maxRTT is the longest round trip that is believed.
+	maxRTT = time.Second
 	// peerAfter is how many tries go to the publisher before others are asked as well.
 	peerAfter = 4
-	// repairHold is how soon one packet is repaired again: an answer on its way is not sent twice.
-	repairHold = 10 * time.Millisecond
+	// repairHold is how soon one packet is repaired again by multicast: an answer on its way is not sent twice.
+	repairHold = 6 * time.Millisecond
 	// ackDelay is how long a receiver may keep what it has to itself.
 	ackDelay = 20 * time.Millisecond
 	// beatFirst doubles to beatLast: heartbeats while not all have confirmed the tail.

@@ -32,6 +32,8 @@ type member struct {
 	deafUntil   time.Time
 	hear        bool // we hear its multicast
 	asked       time.Time
+	pinged      time.Time // and not answered yet
+	rtt         time.Duration
 	orphan      time.Time
 
 	interests  []Interest // what it wants
@@ -333,10 +335,23 @@ func (n *Node) setHear(now time.Time, m *member, yes bool) {
 // ask sends a ping or its answer: state versions and whether we hear the other's multicast.
 func (n *Node) ask(now time.Time, m *member, kind byte) {
 	n.say(m, ping{kind, n.version, m.version, m.hear, n.circle()}.append)
+	if kind == recPing {
+		m.pinged = now
+	}
 	m.pingAt = now.Add(pingRest + time.Duration(n.cfg.Rand.Int64N(int64(pingRest/8))))
 }
 
 func (n *Node) ping(now time.Time, m *member, kind byte, p ping) {
+	if kind == recPong && !m.pinged.IsZero() {
+		switch rtt := now.Sub(m.pinged); {
+		case rtt > maxRTT: // the answer to another one
+		case m.rtt == 0:
+			m.rtt = rtt
+		default:
+			m.rtt += (rtt - m.rtt) / 8
+		}
+		m.pinged = time.Time{}
+	}
 	n.hears(now, m, p.hears)
 	if p.circle != n.circle() && !now.Before(m.peersAt) { // it knows others than we do
 		n.tellPeers(m)

@@ -227,6 +227,9 @@ func (r *rx) confirm(now time.Time) {
 
 func (r *rx) finished() bool { return r.ending && r.delivered >= r.end }
 
+// again is how long an answer to a NACK may take.
+func (r *rx) again() time.Duration { return max(nackAgain, 2*r.m.rtt+backoffMost) }
+
 // ask sends a NACK for what is due.
 func (r *rx) ask(now time.Time) {
 	if r.nackAt.IsZero() {
@@ -262,7 +265,7 @@ func (r *rx) ask(now time.Time) {
 		}
 		g.tries++
 		tries = max(tries, g.tries)
-		pause := min(nackAgain<<min(g.tries-1, 4), nackMax)
+		pause := min(r.again()<<min((g.tries-1)/3, 4), max(nackMax, 2*r.m.rtt))
 		g.due = now.Add(pause + r.n.backoff())
 		next = earlier(next, g.due)
 	}
@@ -280,7 +283,7 @@ func (r *rx) heardNack(now time.Time, rs []Range) {
 		for i := range r.gaps {
 			g := &r.gaps[i]
 			if g.from >= x.From && g.to <= x.From+uint64(x.Count) && g.tries < peerAfter {
-				if due := now.Add(nackAgain + r.n.backoff()); due.After(g.due) {
+				if due := now.Add(r.again() + r.n.backoff()); due.After(g.due) {
 					g.due = due
 					r.n.Stats.Suppressed++
 				}
