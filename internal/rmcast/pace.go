@@ -292,7 +292,7 @@ func (s *Sender) nack(now time.Time, id ID, rs []Range) {
 	if skip && now.Sub(t.skipAt) >= ackDelay {
 		t.skipAt = now
 		s.Stats.Skips++
-		s.control(t.addr, false, appendSkip(nil, s.id, s.store.first, s.oldest()))
+		s.control(t.addr, appendSkip(nil, s.id, s.store.first, s.oldest()))
 	}
 }
 
@@ -307,12 +307,8 @@ func (s *Sender) refill(now time.Time, t *target) {
 	t.bucket = min(t.bucket, repairBurst+s.congestion)
 }
 
-func (s *Sender) control(to netip.AddrPort, group bool, records []byte) {
+func (s *Sender) control(to netip.AddrPort, records []byte) {
 	s.scratch = s.ctl.Seal(s.scratch[:0], TypeControl, records)
-	if group {
-		s.wire.Send(s.scratch, len(s.scratch), true, nil)
-		return
-	}
 	s.wire.Send(s.scratch, len(s.scratch), false, []netip.AddrPort{to})
 }
 
@@ -392,7 +388,7 @@ func (s *Sender) tick(now time.Time) (next time.Time) {
 }
 
 func (s *Sender) announce(t *target) {
-	s.control(t.addr, false, announce{
+	s.control(t.addr, announce{
 		stream: s.id, from: t.from, fromMessage: t.fromMessage,
 		next: s.sent, nextMessage: s.firstUnsent(), subject: s.cfg.Subject,
 	}.append(nil))
@@ -416,7 +412,7 @@ func (s *Sender) beat(now time.Time) {
 		}
 		mine := h
 		mine.flags |= flag(s.byGroup(t), flagByGroup)
-		s.control(t.addr, false, mine.append(nil))
+		s.control(t.addr, mine.append(nil))
 	}
 	s.urgent = false
 }

@@ -132,7 +132,7 @@ func (s *Sender) relays(now time.Time) (next time.Time) {
 			for _, c := range t.children {
 				b = u64(b, uint64(c))
 			}
-			s.control(t.addr, false, done(b, at))
+			s.control(t.addr, done(b, at))
 			t.tellNone = max(0, t.tellNone-1)
 			t.sayAt = now.Add(t.relaying.pause)
 			t.relaying.pause = min(2*t.relaying.pause, relayEvery)
