@@ -13,7 +13,7 @@ import (
 // numbers and epochs have 8 bytes, streams 4.
 const (
 	recState     = 1  // [version 4][part 1][parts 1] and interests: [id 4][mode 1][n 8][queue length 1, queue][pattern length 1, pattern]
-	recPing      = 2  // [my state 4][your state, as I have it 4][flags 1: I hear your multicast][whom I know, in a number 4]
+	recPing      = 2  // [my state 4][your state, as I have it 4][flags 1: I hear your multicast][whom I know, in a number 4][stamp 4]
 	recPong      = 3  // the same
 	recPeers     = 4  // members: [epoch 8][address 16][port 2]
 	recLeave     = 5  //
@@ -141,16 +141,17 @@ type ping struct {
 	mine, yours uint32
 	hears       bool
 	circle      uint32
+	stamp       uint32 // of a ping in 100 µs; of a pong: that of the ping it answers, 0 for none
 }
 
 func (p ping) append(b []byte) []byte {
 	b, at := record(b, p.kind)
 	b = u32(u32(b, p.mine), p.yours)
-	return done(u32(append(b, flag(p.hears, flagHears)), p.circle), at)
+	return done(u32(u32(append(b, flag(p.hears, flagHears)), p.circle), p.stamp), at)
 }
 
 func (r *reader) ping() ping {
-	return ping{mine: r.u32(), yours: r.u32(), hears: r.u8()&flagHears != 0, circle: r.u32()}
+	return ping{mine: r.u32(), yours: r.u32(), hears: r.u8()&flagHears != 0, circle: r.u32(), stamp: r.u32()}
 }
 
 func flag(on bool, bit byte) byte {

@@ -26,7 +26,7 @@ func FuzzHello(f *testing.F) {
 
 // FuzzRecords: records of a member that has the key and is out of its mind end no process and fill no table.
 func FuzzRecords(f *testing.F) {
-	f.Add(ping{recPing, 1, 2, true, 3}.append(nil))
+	f.Add(ping{recPing, 1, 2, true, 3, 4}.append(nil))
 	f.Add(announce{1, 1, 1, 5, 9, "a.x"}.append(nil))
 	f.Add(heartbeat{1, 5, 1, 9, 7}.append(nil))
 	f.Add(status{1, 5, 1 << 20, 3}.append(nil))
@@ -111,7 +111,7 @@ func FuzzPacket(f *testing.F) {
 	s.run(s.now.Add(time.Second))
 	f.Add([]byte{}, true)
 	f.Add(binary.BigEndian.AppendUint64([]byte{TypeData, 0, 0, 1}, uint64(b.id)), false)
-	f.Add(b.n.ctl.Seal(nil, TypeControl, ping{recPing, 1, 2, true, 3}.append(nil)), true)
+	f.Add(b.n.ctl.Seal(nil, TypeControl, ping{recPing, 1, 2, true, 3, 4}.append(nil)), true)
 	f.Fuzz(func(t *testing.T, pkt []byte, group bool) {
 		before := len(a.n.members) + len(a.n.candidates) + len(a.n.answered) + len(a.n.order)
 		a.n.Packet(s.now, b.addr, group, pkt)

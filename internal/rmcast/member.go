@@ -32,7 +32,6 @@ type member struct {
 	deafUntil   time.Time
 	hear        bool // we hear its multicast
 	asked       time.Time
-	pinged      time.Time // and not answered yet
 	rtt         time.Duration
 	orphan      time.Time
 
@@ -332,25 +331,35 @@ func (n *Node) setHear(now time.Time, m *member, yes bool) {
 	n.ask(now, m, recPing)
 }
 
-// ask sends a ping or its answer: state versions and whether we hear the other's multicast.
+// stampUnit is what stamps of pings count.
+const stampUnit = 100 * time.Microsecond
+
+func stamp(now time.Time) uint32 { return uint32(now.UnixNano()/int64(stampUnit)) | 1 }
+
+// ask sends a ping or a pong: state versions and whether we hear the other's multicast.
 func (n *Node) ask(now time.Time, m *member, kind byte) {
-	n.say(m, ping{kind, n.version, m.version, m.hear, n.circle()}.append)
+	st := uint32(0)
 	if kind == recPing {
-		m.pinged = now
+		st = stamp(now)
 	}
+	n.tell(now, m, kind, st)
+}
+
+func (n *Node) tell(now time.Time, m *member, kind byte, stamp uint32) {
+	n.say(m, ping{kind, n.version, m.version, m.hear, n.circle(), stamp}.append)
 	m.pingAt = now.Add(pingRest + time.Duration(n.cfg.Rand.Int64N(int64(pingRest/8))))
 }
 
 func (n *Node) ping(now time.Time, m *member, kind byte, p ping) {
-	if kind == recPong && !m.pinged.IsZero() {
-		switch rtt := now.Sub(m.pinged); {
-		case rtt > maxRTT: // the answer to another one
+	if kind == recPong && p.stamp != 0 {
+		rtt := time.Duration(stamp(now)-p.stamp) * stampUnit
+		switch {
+		case rtt > maxRTT:
 		case m.rtt == 0:
 			m.rtt = rtt
 		default:
 			m.rtt += (rtt - m.rtt) / 8
 		}
-		m.pinged = time.Time{}
 	}
 	n.hears(now, m, p.hears)
 	if p.circle != n.circle() && !now.Before(m.peersAt) { // it knows others than we do
@@ -361,11 +370,11 @@ func (n *Node) ping(now time.Time, m *member, kind byte, p ping) {
 	if p.yours <= n.version {
 		m.has = max(m.has, p.yours)
 	}
-	if p.mine > m.version { // we lack its newest interests: the answer says so
-		kind = recPing
-	}
-	if kind == recPing {
-		n.ask(now, m, recPong)
+	switch {
+	case kind == recPing:
+		n.tell(now, m, recPong, p.stamp)
+	case p.mine > m.version: // we lack its newest interests: this says so
+		n.tell(now, m, recPong, 0)
 	}
 }
 
