@@ -185,7 +185,7 @@ func Join(ctx context.Context, cfg Config) (*Bus, error) {
 	now := time.Now()
 	b.node, err = rmcast.New(rmcast.Config{
 		Self: b.self, Name: b.cfg.Member, Keys: keys, Suite: seal.Preferred(), Multicast: b.group != nil, Datagram: cfg.Datagram,
-		Room: min(room, 4<<20), History: cfg.History, Wire: b, Sink: (*sink)(b), Nonces: rand.Reader,
+		Room: min(room, 4<<20), Ahead: 8 << 20, History: cfg.History, Wire: b, Sink: (*sink)(b), Nonces: rand.Reader,
 		Rand: mrand.New(mrand.NewPCG(binary.BigEndian.Uint64(seed[8:]), binary.BigEndian.Uint64(seed[16:]))),
 	}, now)
 	if err != nil {

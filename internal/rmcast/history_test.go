@@ -1,6 +1,7 @@
 package rmcast
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,7 +15,7 @@ import (
 
 // TestHistories runs seeded histories through all faults of the simulator: no message is lost without a word, none comes
 // twice or out of order, and when the faults are over everybody has everything or was told. WEFT_LONG=N runs N of them;
-// WEFT_SEED=N one. Seeds that failed once are in testdata/seeds and run first.
+// WEFT_SEED=N one. Seeds that failed in a long run are added to testdata/seeds, and run first from then on.
 func TestHistories(t *testing.T) {
 	if v, err := strconv.ParseUint(os.Getenv("WEFT_SEED"), 10, 64); err == nil {
 		if _, err := history(v); err != nil {
@@ -53,6 +54,7 @@ func TestHistories(t *testing.T) {
 				if total.add(c); err != nil {
 					failed++
 					t.Errorf("seed %d: %v (WEFT_SEED=%[1]d runs it alone)", seed, err)
+					keep(t, seed, err)
 				}
 				mu.Unlock()
 			}
@@ -65,6 +67,22 @@ func TestHistories(t *testing.T) {
 		total.Cuts < n/10 || total.Bursts < n/10 || total.Deaf < n/10 || total.Repairs < 10*n || total.LostTold == 0 || total.PeerRepairs == 0 ||
 		total.Suppressed == 0 || total.Relayed < 10*n || total.Fragments < n) {
 		t.Errorf("too little happened: %+v", total)
+	}
+}
+
+// keep adds a seed that failed in a long run to testdata/seeds.
+func keep(t *testing.T, seed uint64, why error) {
+	t.Helper()
+	if os.Getenv("WEFT_LONG") == "" {
+		return
+	}
+	f, err := os.OpenFile(filepath.Join("testdata", "seeds"), os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = fmt.Fprintf(f, "%d %s\n", seed, strings.ReplaceAll(why.Error(), "\n", "; "))
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Errorf("keep the seed: %v", err)
 	}
 }
 

@@ -370,11 +370,8 @@ func (n *Node) ping(now time.Time, m *member, kind byte, p ping) {
 	if p.yours <= n.version {
 		m.has = max(m.has, p.yours)
 	}
-	switch {
-	case kind == recPing:
+	if kind == recPing { // a pong is never answered: two that lack something of each other would not stop
 		n.tell(now, m, recPong, p.stamp)
-	case p.mine > m.version: // we lack its newest interests: this says so
-		n.tell(now, m, recPong, 0)
 	}
 }
 
