@@ -422,11 +422,14 @@ func (s *Sender) Next() uint64 {
 	return s.message
 }
 
-// Confirmed returns the receivers that have everything sent before the call, and those that have not.
+// Confirmed returns the receivers that have everything before a Mark, and those that have not. Who joined after it is neither.
 func (s *Sender) Confirmed(upTo uint64) (have, lack []ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.targets {
+		if t.from > upTo {
+			continue
+		}
 		if t.known && t.acked >= upTo {
 			have = append(have, t.id)
 		} else {
