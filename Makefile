@@ -8,7 +8,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 FUZZTIME ?= 10s
 LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help build demo test test-deps test-long lint fuzz bench bench-deps bench-go soak install uninstall clean
+.PHONY: help build demo test histories test-deps test-long lint fuzz bench bench-deps bench-go soak install uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ test: test-deps ## every test, race detector on, in random order (needs root, ab
 
 test-deps: ## install the Debian packages the tests need and this machine lacks
 	@./.ci/deps
+
+histories: ## 10,000 seeded histories of the bus simulator: loss, cuts, pauses, crashes; about three minutes
+	WEFT_LONG=10000 $(GO) test -count=1 -timeout 60m -run '^TestHistories$$' -v ./internal/rmcast
 
 test-long: test-deps ## the same tests, longer: more hosts, more kills, more datagrams
 	WEFT_TEST_LONG=1 $(GO) test -race -shuffle=on -count=1 -timeout 60m ./...

@@ -28,7 +28,7 @@ const (
 	command
 )
 
-// layers places every package below internal, cmd and client. A new package is put here by hand: choosing its
+// layers places every package below internal, cmd, client and bus. A new package is put here by hand: choosing its
 // layer is a decision.
 var layers = map[string]layer{
 	"internal/ident": codec, "internal/wire": codec, "internal/ether": codec, "internal/api": codec, "internal/config": codec,
@@ -37,13 +37,14 @@ var layers = map[string]layer{
 	"internal/seal": core, "internal/handshake": core, "internal/frag": core, "internal/link": core,
 	"internal/state": core, "internal/ring": core, "internal/fdb": core,
 	"internal/island": core, "internal/tree": core, "internal/hearing": core, "internal/measure": core,
+	"internal/subject": core, "internal/buskey": core, "internal/rmcast": core,
 
 	"internal/udp": seam, "internal/netmon": seam, "internal/tap": seam, "internal/nl": seam, "internal/netns": seam,
 	"internal/guard": seam, "internal/store": seam, "internal/sdnotify": seam, "internal/handover": seam, "internal/load": seam,
 	"internal/ethersock": seam,
 
 	"internal/stream": service, "internal/mesh": service, "internal/cast": service, "internal/vnet": service,
-	"internal/ipam": service, "internal/bench": service,
+	"internal/ipam": service, "internal/bench": service, "bus": service,
 
 	"internal/daemon": assembly,
 

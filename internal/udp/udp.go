@@ -84,6 +84,8 @@ type Options struct {
 	Coalesce bool
 	// IPv4Only binds 0.0.0.0 even where the host has IPv6.
 	IPv4Only bool
+
+	reuse bool // others may bind the same address (ListenGroup)
 }
 
 // Stats are counters of a Conn since Listen.

@@ -108,6 +108,11 @@ func (c *conn) Resume() { c.sock.readUntil(time.Time{}) }
 
 // setup sets the options that must be there before bind, and the optional ones that may fail.
 func (c *conn) setup(fd int, o Options) error {
+	if o.reuse {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return fmt.Errorf("share the address: %w", err)
+		}
+	}
 	if c.v6 {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
 			return fmt.Errorf("dual stack: %w", err)

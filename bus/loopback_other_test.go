@@ -1,0 +1,6 @@
+//go:build !linux
+
+package bus
+
+// loopback is chosen by the system.
+const loopback = ""

@@ -1,0 +1,118 @@
+package rmcast
+
+import "time"
+
+// Packet is the plaintext of one packet of a stream, or word of a loss.
+type Packet struct {
+	Seq   uint64
+	Plain []byte
+	Gone  uint64 // without Plain: messages before this one that did not come are lost
+}
+
+// slot is one packet kept.
+type slot struct {
+	plain    []byte
+	end      uint64 // bytes of the stream up to its end
+	at       int64  // when it was sent, in nanoseconds
+	repaired int64  // when it was last sent again
+}
+
+// store keeps packets [first, next) of a stream, some of which may be missing, in a ring that grows to what is needed.
+type store struct {
+	ring        []slot
+	first, next uint64
+	bytes       int // of the packets in it, with slotCost each
+}
+
+func (s *store) at(seq uint64) *slot { return &s.ring[seq&uint64(len(s.ring)-1)] }
+
+// has reports whether a packet is there.
+func (s *store) has(seq uint64) bool { return seq >= s.first && seq < s.next && s.at(seq).plain != nil }
+
+// reach makes room up to and with seq.
+func (s *store) reach(seq uint64) {
+	if seq < s.next {
+		return
+	}
+	if need := int(seq - s.first + 1); need > len(s.ring) {
+		size := max(64, len(s.ring))
+		for size < need {
+			size *= 2
+		}
+		ring := make([]slot, size)
+		for q := s.first; q < s.next; q++ {
+			ring[q&uint64(size-1)] = *s.at(q)
+		}
+		s.ring = ring
+	}
+	s.next = seq + 1
+}
+
+func (s *store) put(seq uint64, plain []byte) *slot {
+	s.reach(seq)
+	p := s.at(seq)
+	*p = slot{plain: plain}
+	s.bytes += len(plain) + slotCost
+	return p
+}
+
+// dropFirst forgets the oldest place.
+func (s *store) dropFirst() {
+	p := s.at(s.first)
+	if p.plain != nil {
+		s.bytes -= len(p.plain) + slotCost
+	}
+	*p = slot{}
+	s.first++
+}
+
+// dropTo forgets places before seq.
+func (s *store) dropTo(seq uint64) {
+	for s.first < min(seq, s.next) {
+		s.dropFirst()
+	}
+	if s.next < seq {
+		s.first, s.next = seq, seq
+	}
+}
+
+// slab gives room for packets from blocks that are never used twice: whoever still reads an old one may.
+type slab struct{ free []byte }
+
+const slabSize = 256 << 10
+
+// room returns empty space of n bytes.
+func (s *slab) room(n int) []byte {
+	if cap(s.free) < n {
+		s.free = make([]byte, 0, max(slabSize, n))
+	}
+	return s.free[:0:n]
+}
+
+// took says that n bytes of the room are in use now.
+func (s *slab) took(n int) { s.free = s.free[n:n:cap(s.free)] }
+
+// train gathers sealed packets that can leave together: all of one length, but for a last one that may be shorter.
+type train struct {
+	buf   []byte
+	seg   int
+	n     int
+	short bool
+}
+
+func (t *train) fits(size int) bool {
+	return t.n == 0 || !t.short && size <= t.seg && t.n < MaxTrain && len(t.buf)+size <= MaxTrainBytes
+}
+
+// added notes that one more packet is at the end of buf.
+func (t *train) added(size int) {
+	if t.n == 0 {
+		t.seg = size
+	}
+	t.short = size < t.seg
+	t.n++
+}
+
+func (t *train) reset() { t.buf, t.seg, t.n, t.short = t.buf[:0], 0, 0, false }
+
+func nanos(t time.Time) int64 { return t.UnixNano() }
