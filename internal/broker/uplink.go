@@ -55,8 +55,8 @@ type Link struct {
 func (b *Broker) Attach(ctx context.Context, bus Bus, epoch uint64) *Link {
 	u := &uplink{b: b, bus: bus, self: epoch, kick: make(chan struct{}, 1), news: map[want]int{}}
 	b.mu.Lock()
+	b.drop() // of the membership before, should its end not have been noticed yet
 	b.uplink = u
-	b.gen.Add(1)
 	b.mu.Unlock()
 	go u.run(ctx)
 	return &Link{u, b.Router()}
@@ -96,9 +96,13 @@ func (u *uplink) detach() {
 	b := u.b
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.uplink != u {
-		return
+	if b.uplink == u {
+		b.drop()
 	}
+}
+
+// drop takes the broker off the bus; b.mu is held.
+func (b *Broker) drop() {
 	for _, p := range b.peers {
 		b.forget(p)
 	}

@@ -72,7 +72,8 @@ type System struct {
 	guard    *guardian
 	underlay *underlay
 	endpoint *bench.Endpoint // of measurements
-	agent    []string        // see Options
+	bus      *clusterBus
+	agent    []string // see Options
 
 	from *inheritance // nil unless this daemon took over from another
 	taps sync.Map     // of the uplinks handed over, by name: tap.Device
@@ -128,7 +129,7 @@ func run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("weft up needs root: it makes bridges, TAP devices and packet filters; chat, send, recv and the status commands work without")
 	}
-	if err := unbuilt(cfg); err != nil {
+	if err := errors.Join(unbuilt(cfg), checkNATS(cfg)); err != nil {
 		return err
 	}
 	s := &System{
@@ -357,6 +358,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 		return err
 	}
 	s.endpoint = s.newEndpoint()
+	s.bus = s.newClusterBus()
 	advertise, err := s.advertised()
 	if err != nil {
 		return err
@@ -457,6 +459,10 @@ func (s *System) start(founding bool) error {
 	s.go_(func() { _ = s.ipam.Run(s.ctx) })
 	s.go_(s.spread)
 	s.poke()
+	s.go_(s.bus.run)
+	if s.cfg.NATS != "" {
+		return s.listenNATS()
+	}
 	return nil
 }
 

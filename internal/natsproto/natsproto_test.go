@@ -148,3 +148,27 @@ func FuzzParseOptions(f *testing.F) {
 		}
 	})
 }
+
+func TestHeader(t *testing.T) {
+	status, fields, ok := ParseHeader([]byte("NATS/1.0 503 No one\r\nA: b \r\nnonsense\r\nA:c\r\n\r\n"))
+	if !ok || status != "503 No one" || fmt.Sprint(fields) != "[{A b} {A c}]" {
+		t.Errorf("%q %v %v", status, fields, ok)
+	}
+	if got := string(AppendHeader(nil, []Field{{"A:\r\n", "b\r\nc"}})); got != "NATS/1.0\r\nA: bc\r\n\r\n" {
+		t.Errorf("%q", got)
+	}
+	if _, _, ok := ParseHeader([]byte("HTTP/1.0\r\n\r\n")); ok {
+		t.Error("not ours, and taken")
+	}
+}
+
+func FuzzParseHeader(f *testing.F) {
+	f.Add([]byte("NATS/1.0 503\r\nA: b\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, fields, ok := ParseHeader(b); ok {
+			if _, _, ok := ParseHeader(AppendHeader(nil, fields)); !ok {
+				t.Errorf("%q cannot be read again", b)
+			}
+		}
+	})
+}
