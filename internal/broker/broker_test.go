@@ -247,7 +247,7 @@ func TestQueueGroups(t *testing.T) {
 		const n = 900
 		r := bs[0].Router()
 		for i := range n {
-			if res, err := r.Publish(t.Context(), []byte("job.1"), &Message{Payload: []byte(fmt.Sprint(i))}, Options{}); err != nil || !res.Wanted {
+			if res, err := r.Publish(t.Context(), []byte("job.1"), &Message{Payload: fmt.Append(nil, i)}, Options{}); err != nil || !res.Wanted {
 				t.Fatal(res, err)
 			}
 		}

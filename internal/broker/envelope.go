@@ -79,7 +79,8 @@ func decodeEnvelope(b []byte, targets []target) (m Message, _ []target, err erro
 	if len(b) < 1 || b[0] > hasReply|hasHeader|hasGroups {
 		return m, targets, errMalformed
 	}
-	flags, ok := b[0], true
+	var ok bool
+	flags := b[0]
 	b = b[1:]
 	if flags&hasReply != 0 {
 		if m.Reply, b, ok = take(b, 1); !ok || subject.Check(string(m.Reply)) != nil {

@@ -121,7 +121,7 @@ func (c *conn) takeSubs() []*sub {
 }
 
 var (
-	errRefused = errors.New("Authorization Violation")                      //nolint:revive,staticcheck // the words of the protocol
+	errRefused = errors.New("Authorization Violation")                      //nolint:staticcheck // the words of the protocol
 	errHeaders = errors.New("no responders requires headers to be enabled") // the client said it wants one without the other
 	errEnded   = errors.New("ended from this side")
 )

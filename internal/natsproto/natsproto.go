@@ -49,10 +49,10 @@ type Op struct {
 
 // Errors; each is the text by which a client is told. All end the connection.
 var (
-	ErrUnknown     = errors.New("Unknown Protocol Operation")    //nolint:revive,staticcheck // the words of the protocol
-	ErrArguments   = errors.New("Parser Error")                  //nolint:revive,staticcheck // the words of the protocol
-	ErrControlLine = errors.New("Maximum Control Line Exceeded") //nolint:revive,staticcheck // the words of the protocol
-	ErrPayload     = errors.New("Maximum Payload Violation")     //nolint:revive,staticcheck // the words of the protocol
+	ErrUnknown     = errors.New("Unknown Protocol Operation")    //nolint:staticcheck // the words of the protocol
+	ErrArguments   = errors.New("Parser Error")                  //nolint:staticcheck // the words of the protocol
+	ErrControlLine = errors.New("Maximum Control Line Exceeded") //nolint:staticcheck // the words of the protocol
+	ErrPayload     = errors.New("Maximum Payload Violation")     //nolint:staticcheck // the words of the protocol
 )
 
 // crlf ends every line and every payload.
