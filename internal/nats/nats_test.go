@@ -29,7 +29,7 @@ import (
 const soon = 5 * time.Second
 
 // serve runs a server and returns where.
-func serve(t *testing.T, cfg Config) (*Server, string) {
+func serve(t testing.TB, cfg Config) (*Server, string) {
 	t.Helper()
 	if cfg.Broker == nil {
 		cfg.Broker = broker.New()
@@ -60,12 +60,12 @@ func serve(t *testing.T, cfg Config) (*Server, string) {
 
 // raw is a client that speaks the protocol by hand.
 type raw struct {
-	t *testing.T
+	t testing.TB
 	net.Conn
 	in *bufio.Reader
 }
 
-func dial(t *testing.T, addr string) *raw {
+func dial(t testing.TB, addr string) *raw {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
