@@ -79,7 +79,15 @@ func carry[I, O any](s *Server, to huma.API, path, id, summary string, call func
 	})
 }
 
+// maxSubscribers leaves connections for everything else.
+const maxSubscribers = maxConns / 2
+
 func (s *Server) subscribe(ctx context.Context, w http.ResponseWriter, in *fromBus) {
+	defer s.subscribers.Add(-1)
+	if s.subscribers.Add(1) > maxSubscribers {
+		writeProblem(w, api.Errorf(api.CodeUnavailable, "%d subscriptions by this API, and no more at a time", maxSubscribers).WithHint("weft up --nats serves more"))
+		return
+	}
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{}) // else the end of the time for the request would look like a caller who hung up
 	begun := false

@@ -342,6 +342,41 @@ func TestSubscribe(t *testing.T) {
 	}
 }
 
+// Subscriptions leave room for other requests.
+func TestManySubscribers(t *testing.T) {
+	b := apiservertest.New()
+	c := client.Dial(client.SocketPath(apiservertest.Serve(t, b)))
+	defer c.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, done := make(chan struct{}), make(chan error)
+	const most = 128
+	for range most {
+		go func() {
+			done <- c.Subscribe(ctx, client.ClusterBus, "a", "", func(e client.BusEvent) error {
+				if e.Ready {
+					ready <- struct{}{}
+				}
+				return nil
+			})
+		}()
+	}
+	for range most {
+		<-ready
+	}
+	if err := c.Subscribe(ctx, client.ClusterBus, "a", "", nil); !client.IsCode(err, client.CodeUnavailable) {
+		t.Errorf("one more: %v", err)
+	}
+	if _, err := c.Status(ctx); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	for range most {
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+}
+
 // The client and the server agree on every resource, over a real socket.
 func TestClientRoundTrips(t *testing.T) {
 	b := apiservertest.New()

@@ -13,7 +13,8 @@ type route struct {
 	subject string
 	plain   []*Subscription // of this host
 	groups  []group
-	remote  bool // programs of another host want it
+	remote  bool    // programs of another host want it
+	uplink  *uplink // the way there
 }
 
 // group is a queue group: one of its members gets each message.
@@ -59,6 +60,7 @@ func (r *Router) route(subj []byte) (*route, error) {
 func (b *Broker) fill(rt *route) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
+	rt.uplink = b.uplink
 	for _, p := range b.peers {
 		rt.remote = rt.remote || !p.known
 	}
@@ -162,7 +164,7 @@ func (r *Router) Publish(ctx context.Context, subj []byte, m *Message, o Options
 		return res, nil
 	}
 	res.Wanted = true
-	return res, r.send(ctx, m)
+	return res, r.send(ctx, rt.uplink, m)
 }
 
 func (r *Router) deliver(s *Subscription, m *Message, res *Result) {
@@ -173,14 +175,8 @@ func (r *Router) deliver(s *Subscription, m *Message, res *Result) {
 	}
 }
 
-func (r *Router) send(ctx context.Context, m *Message) error {
-	r.b.mu.RLock()
-	u := r.b.uplink
-	r.b.mu.RUnlock()
-	if u == nil {
-		r.b.counters.unsent.Add(1)
-		return nil
-	}
+// send puts a message on the bus. Others want it, so there is an uplink: where it has just ended, the bus says so.
+func (r *Router) send(ctx context.Context, u *uplink, m *Message) error {
 	r.scratch = appendEnvelope(r.scratch[:0], m, r.targets)
 	err := u.bus.SendTo(ctx, m.Subject, r.scratch)
 	if cap(r.scratch) > 64<<10 {
