@@ -22,6 +22,7 @@ import (
 const busHelp = "bus (default: the cluster's own)"
 
 func busFlag(c *cobra.Command, bus *string) {
+	c.ValidArgsFunction = cobra.NoFileCompletions // a subject is no file
 	c.Flags().StringVar(bus, "bus", client.ClusterBus, busHelp)
 	_ = c.RegisterFlagCompletionFunc("bus", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return []string{client.ClusterBus}, cobra.ShellCompDirectiveNoFileComp

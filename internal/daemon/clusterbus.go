@@ -228,7 +228,9 @@ func (c *clusterBus) session() error {
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.s.ctx), busDrain)
 		defer cancel()
-		_ = b.Close(ctx) // those who have not confirmed within that time are told what they lost
+		if err := b.Close(ctx); err != nil {
+			c.s.log.Warn("left the bus before all that was sent was confirmed: it may be lost", "err", err)
+		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for k, v := range packetDrops(b) {

@@ -15,14 +15,22 @@ import (
 // unixPrefix begins the address of a unix socket.
 const unixPrefix = "unix:"
 
-// maxSocketPath is what sockaddr_un holds on Linux, less the final zero.
-const maxSocketPath = 107
+const (
+	// maxSocketPath is what sockaddr_un holds on Linux, less the final zero.
+	maxSocketPath = 107
+	// privatePattern names the directory in which a socket is born, birthRoom is how much longer than its folder's its path is then.
+	privatePattern = ".nats"
+	birthRoom      = 20
+)
 
 // CheckAddr refuses what is no address to listen at: IP:PORT or unix:PATH, the path absolute.
 func CheckAddr(addr string) error {
 	if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
-		if !filepath.IsAbs(path) || len(path) > maxSocketPath || strings.ContainsRune(path, 0) {
-			return fmt.Errorf("want unix: and an absolute path of %d bytes at most", maxSocketPath)
+		switch {
+		case !filepath.IsAbs(path) || strings.ContainsRune(path, 0):
+			return errors.New("want unix: and an absolute path")
+		case max(len(path), len(filepath.Dir(path))+birthRoom) > maxSocketPath:
+			return errors.New("the path is too long for a socket")
 		}
 		return nil
 	}
@@ -59,7 +67,7 @@ func Listen(addr string, gid int, mode fs.FileMode) (net.Listener, error) {
 		}
 	}
 	// Born where nobody else may enter, it moves to its place with its owner and mode.
-	private, err := os.MkdirTemp(filepath.Dir(path), ".nats")
+	private, err := os.MkdirTemp(filepath.Dir(path), privatePattern)
 	if err != nil {
 		return nil, fmt.Errorf("listen for NATS clients: %w", err)
 	}

@@ -396,7 +396,7 @@ func TestTLS(t *testing.T) {
 func TestAddresses(t *testing.T) {
 	for addr, want := range map[string]struct{ ok, exposed bool }{
 		"127.0.0.1:4222": {true, false}, "[::1]:4222": {true, false}, "10.0.0.1:4222": {true, true}, "0.0.0.0:4222": {true, true},
-		"unix:/run/weft/nats.sock": {true, false}, "unix:nats.sock": {false, false}, "localhost:4222": {false, false}, ":4222": {false, false}, "": {false, false},
+		"unix:/run/weft/nats.sock": {true, false}, "unix:nats.sock": {false, false}, "unix:/" + strings.Repeat("d", 90) + "/s": {false, false}, "localhost:4222": {false, false}, ":4222": {false, false}, "": {false, false},
 	} {
 		if err := CheckAddr(addr); (err == nil) != want.ok || Exposed(addr) != want.exposed {
 			t.Errorf("%q: %v, exposed %v", addr, err, Exposed(addr))
