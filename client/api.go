@@ -62,6 +62,20 @@ type (
 	BenchReceiver = api.BenchReceiver
 	// BenchCPU is what one host used.
 	BenchCPU = api.BenchCPU
+	// Bus is a bus as the daemon's host sees it.
+	Bus = api.Bus
+	// BusMember is another host on a bus.
+	BusMember = api.BusMember
+	// NATS is the listener for NATS clients.
+	NATS = api.NATS
+	// BusMessage is a message on a bus.
+	BusMessage = api.BusMessage
+	// BusPublished says what became of messages.
+	BusPublished = api.BusPublished
+	// BusRequest is a message that wants an answer.
+	BusRequest = api.BusRequest
+	// BusEvent is what a subscription is told.
+	BusEvent = api.BusEvent
 	// Down is the body of POST /v1/down.
 	Down = api.Down
 )
@@ -88,6 +102,9 @@ const (
 
 // IsCode reports whether err is an Error with this code.
 func IsCode(err error, code Code) bool { return api.Is(err, code) }
+
+// ClusterBus is the name of the bus that every cluster has.
+const ClusterBus = api.ClusterBus
 
 // Kinds of attachment.
 const (

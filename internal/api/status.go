@@ -28,6 +28,7 @@ type Status struct {
 	HostsKnown     int      `json:"hosts_known"`
 
 	Networks []Network      `json:"networks"`
+	Bus      *Bus           `json:"bus,omitempty" doc:"The cluster's own bus, when this host is a member of it"`
 	Paths    map[string]int `json:"paths" doc:"Links by path"`
 	Detours  []Link         `json:"detours" doc:"Links whose path could be better, with the reason"`
 	Drops    []Drop         `json:"drops" doc:"Counted drops by reason; only those above zero"`

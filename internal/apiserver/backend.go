@@ -16,6 +16,7 @@ type Backend interface {
 	Cluster
 	Networks
 	Measurements
+	Buses
 	Lifecycle
 }
 
@@ -59,6 +60,17 @@ type Measurements interface {
 	// BenchNet measures a network between this host and others. It tells progress from time to time, and ends when that
 	// returns an error. CodeConflict while one of the hosts takes part in another.
 	BenchNet(ctx context.Context, r api.BenchRequest, progress func(api.BenchProgress) error) (api.Bench, error)
+}
+
+// Buses is the part of a Backend that is about messages. CodeNotFound for a bus that is not there, CodeInvalid for a bad subject,
+// CodeTooLarge for a message that is too long.
+type Buses interface {
+	Buses(ctx context.Context) (api.Buses, error)
+	Publish(ctx context.Context, bus string, p api.BusPublish) (api.BusPublished, error)
+	// Request publishes and waits for one answer: CodeUnavailable when nobody is there to answer, CodeTimeout when nobody does.
+	Request(ctx context.Context, bus string, r api.BusRequest) (api.BusMessage, error)
+	// Subscribe tells what comes until ctx ends or that returns an error.
+	Subscribe(ctx context.Context, bus string, s api.BusSubscribe, tell func(api.BusEvent) error) error
 }
 
 // Lifecycle is the part of a Backend that is about the daemon itself.

@@ -65,6 +65,7 @@ func (s *Server) routes(to huma.API) {
 	s.clusterRoutes(to)
 	s.networkRoutes(to)
 	s.benchRoute(to)
+	s.busRoutes(to)
 	op(s, to, http.MethodPost, "/v1/down", "down", "Stop the daemon", func(ctx context.Context, in *withBody[api.Down]) (api.Done, error) {
 		return done(s.backend.Down(ctx, in.Body))
 	})
@@ -77,6 +78,9 @@ func (s *Server) clusterRoutes(to huma.API) {
 		v.Endpoints, v.Detours, v.Drops = list(v.Endpoints), list(v.Detours), list(v.Drops)
 		v.Warnings, v.Limits, v.UnderlayGroups = list(v.Warnings), list(v.Limits), list(v.UnderlayGroups)
 		v.Networks = networks(v.Networks)
+		if v.Bus != nil {
+			v.Bus.Members = list(v.Bus.Members)
+		}
 		if v.Paths == nil {
 			v.Paths = map[string]int{}
 		}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -40,6 +41,8 @@ type Server struct {
 	backend Backend
 	report  func(error)
 	handler http.Handler
+
+	subscribers atomic.Int32 // requests that get messages
 
 	mu       sync.Mutex // guards all below
 	changing int        // requests under way that may change something

@@ -174,7 +174,7 @@ func TestWebPagesAreRefused(t *testing.T) {
 // Lists are lists: [] and never null, so that jq '.hosts[]' works on an empty cluster.
 func TestNoNullLists(t *testing.T) {
 	h := apiserver.New(empty{apiservertest.New()}, apiserver.Options{}).Handler()
-	for _, path := range []string{"/v1/status", "/v1/hosts", "/v1/links", "/v1/networks", "/v1/attachments", "/v1/groups", "/v1/ipam"} {
+	for _, path := range []string{"/v1/status", "/v1/hosts", "/v1/links", "/v1/networks", "/v1/attachments", "/v1/groups", "/v1/ipam", "/v1/buses"} {
 		w := do(t, h, http.MethodGet, path, "", "")
 		if w.Code != http.StatusOK || strings.Contains(w.Body.String(), "null") || strings.Contains(w.Body.String(), "$schema") {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
@@ -191,6 +191,10 @@ func (empty) Attachments(context.Context) (api.Attachments, error) { return api.
 func (empty) IPAM(context.Context) (api.IPAM, error)               { return api.IPAM{}, nil }
 func (empty) Networks(context.Context) (api.Networks, error) {
 	return api.Networks{Networks: []api.Network{{}}}, nil
+}
+
+func (empty) Buses(context.Context) (api.Buses, error) {
+	return api.Buses{Buses: []api.Bus{{}}}, nil
 }
 
 func (empty) Groups(context.Context) (api.Groups, error) {
@@ -293,6 +297,83 @@ func TestBench(t *testing.T) {
 	}
 	if _, err := c.BenchNet(t.Context(), client.BenchRequest{}, nil); !client.IsCode(err, client.CodeConflict) {
 		t.Errorf("an error before progress: %v", err)
+	}
+}
+
+// TestSubscribe: lines as they come; an error before the first is a problem; who has enough hangs up.
+func TestSubscribe(t *testing.T) {
+	b := apiservertest.New()
+	c := client.Dial(client.SocketPath(apiservertest.Serve(t, b)))
+	defer c.Close()
+	enough := errors.New("enough")
+	var got []string
+	err := c.Subscribe(t.Context(), client.ClusterBus, "news.>", "w", func(e client.BusEvent) error {
+		if e.Message != nil {
+			got = append(got, e.Message.Subject+" "+e.Message.Payload+string(e.Message.PayloadBase64))
+		}
+		if len(got) == 3 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) || fmt.Sprintf("%q", got) != `["news.a first" "news.b second\x1b[31m" "news.a \xff\x00"]` {
+		t.Errorf("%v %q", err, got)
+	}
+	if calls := b.Calls(); calls[0] != "subscribe weft news.> w" {
+		t.Errorf("%q", calls)
+	}
+	if err := c.Subscribe(t.Context(), "ghost", "a", "", nil); !client.IsCode(err, client.CodeNotFound) {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := c.Subscribe(ctx, client.ClusterBus, "a", "", func(client.BusEvent) error { cancel(); return nil }); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	out, err := c.Publish(t.Context(), client.ClusterBus, client.BusMessage{Subject: "news.a", PayloadBase64: []byte{0xff}}, client.BusMessage{Subject: "b"})
+	if err != nil || out.Published != 2 || out.Wanted != 1 {
+		t.Errorf("%+v %v", out, err)
+	}
+	long := client.BusMessage{Subject: "news.a", Payload: strings.Repeat("x", api.MaxBusPayload)}
+	if _, err := c.Publish(t.Context(), client.ClusterBus, long); err != nil {
+		t.Errorf("the longest message: %v", err)
+	}
+	if m, err := c.Request(t.Context(), client.ClusterBus, client.BusRequest{BusMessage: client.BusMessage{Subject: "echo", Payload: "x"}}); err != nil || m.Payload != "x" {
+		t.Errorf("%+v %v", m, err)
+	}
+}
+
+// Subscriptions leave room for other requests.
+func TestManySubscribers(t *testing.T) {
+	b := apiservertest.New()
+	c := client.Dial(client.SocketPath(apiservertest.Serve(t, b)))
+	defer c.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, done := make(chan struct{}), make(chan error)
+	const most = 128
+	for range most {
+		go func() {
+			done <- c.Subscribe(ctx, client.ClusterBus, "a", "", func(e client.BusEvent) error {
+				if e.Ready {
+					ready <- struct{}{}
+				}
+				return nil
+			})
+		}()
+	}
+	for range most {
+		<-ready
+	}
+	if err := c.Subscribe(ctx, client.ClusterBus, "a", "", nil); !client.IsCode(err, client.CodeUnavailable) {
+		t.Errorf("one more: %v", err)
+	}
+	if _, err := c.Status(ctx); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	for range most {
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	}
 }
 

@@ -32,7 +32,7 @@ const (
 // layer is a decision.
 var layers = map[string]layer{
 	"internal/ident": codec, "internal/wire": codec, "internal/ether": codec, "internal/api": codec, "internal/config": codec,
-	"internal/record": codec, "internal/gso": codec, "internal/snapshot": codec,
+	"internal/record": codec, "internal/gso": codec, "internal/snapshot": codec, "internal/natsproto": codec,
 
 	"internal/seal": core, "internal/handshake": core, "internal/frag": core, "internal/link": core,
 	"internal/state": core, "internal/ring": core, "internal/fdb": core,
@@ -44,11 +44,12 @@ var layers = map[string]layer{
 	"internal/ethersock": seam,
 
 	"internal/stream": service, "internal/mesh": service, "internal/cast": service, "internal/vnet": service,
-	"internal/ipam": service, "internal/bench": service, "bus": service,
+	"internal/ipam": service, "internal/bench": service, "bus": service, "internal/broker": service,
 
 	"internal/daemon": assembly,
 
 	"internal/cli": face, "internal/apiserver": face, "internal/mcast": face, "internal/run": face, "client": face,
+	"internal/nats": face,
 
 	"cmd/weft": command,
 }
@@ -66,7 +67,7 @@ var sideways = map[string][]string{
 
 // up lists the imports against the rule that are meant: faces with a server side are started by the assembly.
 var up = map[string][]string{
-	"internal/daemon": {"internal/apiserver"},
+	"internal/daemon": {"internal/apiserver", "internal/nats"},
 }
 
 // rails are outside the layers: nothing but a _test.go or another rail imports them.

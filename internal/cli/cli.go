@@ -171,6 +171,7 @@ func (a *App) root() *cobra.Command {
 		&cobra.Group{ID: "host", Title: "This host:"},
 		&cobra.Group{ID: "look", Title: "What is there:"},
 		&cobra.Group{ID: "plug", Title: "Networks and what is plugged into them:"},
+		&cobra.Group{ID: "bus", Title: "Messages:"},
 		&cobra.Group{ID: "tool", Title: "Tools:"},
 	)
 	add := func(group string, commands ...*cobra.Command) {
@@ -180,8 +181,9 @@ func (a *App) root() *cobra.Command {
 		}
 	}
 	add("host", a.up(), a.down(), a.status(), a.token(), a.connect(), a.forget())
-	add("look", a.hosts(), a.host(), a.links(), a.networks(), a.attachments(), a.groups(), a.ipam())
+	add("look", a.hosts(), a.host(), a.links(), a.networks(), a.attachments(), a.groups(), a.ipam(), a.buses())
 	add("plug", a.network(), a.run(), a.attach(), a.detach(), a.expose(), a.hide())
+	add("bus", a.pub(), a.sub(), a.request())
 	add("tool", a.ping(), a.bench(), a.chat(), a.send(), a.recv(), a.version())
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	a.mark(root)

@@ -93,6 +93,19 @@ func TestGolden(t *testing.T) {
 		"ping-json":             "ping two -c 3 -i 10ms --json",
 		"ping-unknown":          "ping ghost -c 1",
 		"version":               "version",
+		"buses":                 "buses",
+		"buses-json":            "buses --json",
+		"pub":                   "pub news.a hello",
+		"pub-json":              "pub news.a hello --header A:b --json",
+		"pub-nobody":            "pub weather hello",
+		"pub-bus":               "pub news.a hello --bus ghost",
+		"sub":                   "sub news.> -n 3",
+		"sub-slow":              "sub slow -n 1 --queue w",
+		"sub-timeout":           "sub news.> -n 4 --timeout 300ms",
+		"request":               "request echo hello",
+		"request-json":          "request echo hello --json --timeout 2s",
+		"request-nobody":        "request weather hello",
+		"request-mute":          "request mute hello",
 	}
 	for name, line := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -177,6 +190,17 @@ func TestUsageErrors(t *testing.T) {
 		"recv 239.1.1.1:5 --timeout -1s":            "--timeout -1s",
 		"recv 239.1.1.1:5 --timeout 0s":             "--timeout 0s",
 		"recv 239.1.1.1:5 --timeout soon":           "invalid argument",
+		"pub":                                       "SUBJECT is missing",
+		"pub a b c":                                 "too many: c",
+		"pub a.* b":                                 "wildcards are for subscriptions",
+		"pub a b --header x":                        "want NAME: VALUE",
+		"sub":                                       "SUBJECT is missing",
+		"sub a..b":                                  "an empty token",
+		"sub a -n -1":                               "-n -1",
+		"sub a --timeout 0s":                        "--timeout 0s",
+		"request a":                                 "SUBJECT and TEXT is missing",
+		"request a.> b":                             "wildcards are for subscriptions",
+		"request a b --timeout 2m":                  "--timeout 2m0s",
 	} {
 		t.Run(line, func(t *testing.T) {
 			got := weft(t, t.TempDir(), "", strings.Fields(line)...)

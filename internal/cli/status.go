@@ -115,6 +115,7 @@ func showStatus(w io.Writer, s client.Status) {
 	for _, n := range s.Networks {
 		row(w, "network", n.Name, fmt.Sprintf("%s, VNI %d, MTU %d, %d attachments, %s", engine(n), n.VNI, n.MTU, n.Attachments, join(n.Subnets)))
 	}
+	busRows(w, s.Bus)
 	for _, d := range s.Drops {
 		row(w, "dropped", d.Count, d.Reason)
 	}

@@ -53,13 +53,18 @@ func upFlags(f *pflag.FlagSet) {
 	f.String("underlay-ttl", "", "TTL of multicast on the underlay of a new cluster (default 1)")
 	f.String("fanout", "", "packets that leave this host at most for one frame to many, 2 to 32 (default 8)")
 	f.String("state-dir", "", "where this host's identity and state are kept (default "+defaultStateDir+")")
+	f.String("nats", "", "where NATS clients connect: ADDRESS:PORT or unix:PATH (default off)")
+	f.String("nats-token-file", "", "file with the token that NATS clients must show")
+	f.String("nats-cert", "", "file with the certificate for TLS with NATS clients")
+	f.String("nats-key", "", "file with its private key")
+	f.Bool("nats-open", false, "let other machines connect by NATS although no token or no TLS is asked for")
 	f.String("bench", "", "on or off: take part in weft bench net (default on)")
 	f.String("log-level", "", "debug, info, warn or error (default info)")
 	f.String("log-format", "", "logfmt or json (default logfmt)")
 	f.Bool("detach", false, "run in the background; log to RUN_DIR/weft.log, or to systemd's journal")
 	f.Bool("replace", false, "take the place of a running weft of the same version, too")
 	// Understood by the configuration and refused by the daemon; shown once the parts behind them are there.
-	for _, name := range []string{"api", "nats", "docker-plugin"} {
+	for _, name := range []string{"api", "docker-plugin"} {
 		f.String(name, "", "")
 		_ = f.MarkHidden(name)
 	}
@@ -125,7 +130,7 @@ func (a *App) given(f *pflag.FlagSet) (map[string][]string, error) {
 			delete(out, f.Name)
 		case "run-dir":
 			out[f.Name][0] = a.runDir
-		case "state-dir", "token-file":
+		case "state-dir", "token-file", "nats-token-file", "nats-cert", "nats-key":
 			abs, err := filepath.Abs(out[f.Name][0])
 			if err != nil {
 				failed = errors.Join(failed, fmt.Errorf("--%s: %w", f.Name, err))

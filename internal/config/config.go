@@ -29,8 +29,13 @@ type Up struct {
 	Force     bool
 	Replace   bool   // take the place of a running daemon of the same version, too
 	API       string // TCP address of the API; empty: the unix socket only
-	NATS      string // NATS listener; empty: none
-	MTU       int
+	// NATS is where NATS clients connect: ADDRESS:PORT or unix:PATH; empty: nowhere.
+	NATS          string
+	NATSTokenFile string // clients must show what is in it
+	NATSCert      string // TLS: file with the certificate, and those of its issuers
+	NATSKey       string // and with its private key
+	NATSOpen      bool   // other machines may connect although no token or no TLS is asked for
+	MTU           int
 	// Groups are the underlay groups of a new cluster, one of a family at most; empty: they follow from the cluster's id.
 	Groups       []netip.Addr
 	NoMulticast  bool   // a new cluster's hosts use no native multicast
@@ -96,7 +101,11 @@ var keys = []key{
 	{name: "force", flag: true, set: func(u *Up, v Value) error { return truth(&u.Force, v) }},
 	{name: "replace", flag: true, set: func(u *Up, v Value) error { return truth(&u.Replace, v) }},
 	{name: "api", set: func(u *Up, v Value) error { u.API = v.Texts[0]; return hostPort(v.Texts[0]) }},
-	{name: "nats", set: func(u *Up, v Value) error { u.NATS = v.Texts[0]; return hostPort(v.Texts[0]) }},
+	{name: "nats", set: func(u *Up, v Value) error { return natsAddr(u, v) }},
+	{name: "nats-token-file", set: func(u *Up, v Value) error { return path(&u.NATSTokenFile, v) }},
+	{name: "nats-cert", set: func(u *Up, v Value) error { return path(&u.NATSCert, v) }},
+	{name: "nats-key", set: func(u *Up, v Value) error { return path(&u.NATSKey, v) }},
+	{name: "nats-open", set: func(u *Up, v Value) error { return truth(&u.NATSOpen, v) }},
 	{name: "mtu", set: func(u *Up, v Value) error { return number(&u.MTU, v, 1280, 9000) }},
 	{name: "underlay-group", list: true, set: groups},
 	{name: "underlay-ttl", set: func(u *Up, v Value) error { return number(&u.TTL, v, 1, 255) }},
@@ -292,6 +301,26 @@ func checkAdvertise(s string) error {
 func hostPort(s string) error {
 	if _, err := netip.ParseAddrPort(s); err != nil {
 		return errors.New("want ADDRESS:PORT")
+	}
+	return nil
+}
+
+// natsAddr takes off, ADDRESS:PORT and unix:PATH.
+func natsAddr(u *Up, v Value) error {
+	text := v.Texts[0]
+	if text == "off" {
+		u.NATS = ""
+		return nil
+	}
+	u.NATS = text
+	if file, ok := strings.CutPrefix(text, "unix:"); ok {
+		if !strings.HasPrefix(file, "/") || strings.ContainsRune(file, 0) {
+			return errors.New("want unix: and an absolute path")
+		}
+		return nil
+	}
+	if _, err := netip.ParseAddrPort(text); err != nil {
+		return errors.New("want ADDRESS:PORT, unix:PATH or off")
 	}
 	return nil
 }

@@ -137,6 +137,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 		return err
 	}
 	s.endpoint = s.newEndpoint()
+	s.bus = s.newClusterBus()
 	advertise, err := s.advertised()
 	if err != nil {
 		return err

@@ -64,7 +64,8 @@ type System struct {
 	guard    *guardian
 	underlay *underlay
 	endpoint *bench.Endpoint // of measurements
-	agent    []string        // see Options
+	bus      *clusterBus
+	agent    []string // see Options
 
 	from *inheritance // nil unless this daemon took over from another
 	taps sync.Map     // of the uplinks handed over, by name: tap.Device
@@ -120,7 +121,7 @@ func run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("weft up needs root: it makes bridges, TAP devices and packet filters; chat, send, recv and the status commands work without")
 	}
-	if err := unbuilt(cfg); err != nil {
+	if err := errors.Join(unbuilt(cfg), checkNATS(cfg)); err != nil {
 		return err
 	}
 	s := newSystem(ctx, cfg, o)

@@ -17,7 +17,6 @@ import (
 func TestUnbuilt(t *testing.T) {
 	for name, c := range map[string]config.Up{
 		"api":           {API: "0.0.0.0:6785"},
-		"nats":          {NATS: "127.0.0.1:4222"},
 		"docker-plugin": {DockerPlugin: "/run/docker/plugins/weft.sock"},
 		"discover":      {Discover: []string{"lan"}},
 		"ephemeral":     {Ephemeral: true},
@@ -28,6 +27,34 @@ func TestUnbuilt(t *testing.T) {
 	}
 	if err := unbuilt(config.Up{DockerPlugin: "off", Force: true}); err != nil {
 		t.Errorf("plugin off: %v", err)
+	}
+}
+
+// A listener that everybody can reach and use has to be meant.
+func TestCheckNATS(t *testing.T) {
+	for name, c := range map[string]config.Up{
+		"not an address":      {NATS: "localhost:4222"},
+		"relative socket":     {NATS: "unix:nats.sock"},
+		"everybody":           {NATS: "0.0.0.0:4222"},
+		"no token":            {NATS: "10.0.0.1:4222", NATSCert: "/c", NATSKey: "/k"},
+		"no TLS":              {NATS: "[::]:4222", NATSTokenFile: "/t"},
+		"half of TLS":         {NATS: "127.0.0.1:4222", NATSCert: "/c"},
+		"a token for nothing": {NATSTokenFile: "/t"},
+	} {
+		if err := checkNATS(c); err == nil || !IsUsage(err) || !strings.Contains(err.Error(), "--nats") {
+			t.Errorf("%s: %v, want a usage error with the fix", name, err)
+		}
+	}
+	for name, c := range map[string]config.Up{
+		"off":       {},
+		"loopback":  {NATS: "127.0.0.1:4222"},
+		"socket":    {NATS: "unix:/run/weft/nats.sock", NATSTokenFile: "/t"},
+		"protected": {NATS: "10.0.0.1:4222", NATSCert: "/c", NATSKey: "/k", NATSTokenFile: "/t"},
+		"meant":     {NATS: "0.0.0.0:4222", NATSOpen: true},
+	} {
+		if err := checkNATS(c); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

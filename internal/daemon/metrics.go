@@ -2,10 +2,13 @@ package daemon
 
 import (
 	"cmp"
+	"maps"
 
 	"github.com/weft-net/weft/internal/api"
+	"github.com/weft-net/weft/internal/broker"
 	"github.com/weft-net/weft/internal/handshake"
 	"github.com/weft-net/weft/internal/island"
+	"github.com/weft-net/weft/internal/nats"
 	"github.com/weft-net/weft/internal/stream"
 	"github.com/weft-net/weft/internal/tree"
 )
@@ -18,6 +21,10 @@ func (s *System) limits() map[string][2]int {
 	out["tree_labels_heard"] = [2]int{ways.Watches, tree.MaxWatches}
 	out["tree_branches"] = [2]int{ways.Branches, tree.MaxBranches}
 	out["multicast_hosts"] = [2]int{ways.Voices, island.MaxHeard}
+	out["bus_subscriptions"] = [2]int{s.bus.broker.Stats().Subscriptions, broker.MaxSubscriptions}
+	if s.bus.nats != nil {
+		out["nats_clients"] = [2]int{s.bus.nats.Status().Connections, nats.MaxConnections}
+	}
 	for k, v := range s.ipam.Limits() {
 		out["addresses_"+k] = v
 	}
@@ -48,6 +55,7 @@ func (s *System) drops() map[string]uint64 {
 	c := s.ipam.Counts()
 	out["addresses_bad_value"], out["addresses_bad_ask"], out["addresses_asks_full"] = c.BadValues, c.BadAsks, c.AsksFull
 	out["addresses_book_refused"], out["addresses_book_old"], out["addresses_write_failed"] = c.RefusedBooks, c.OldBooks, c.Persisting
+	maps.Copy(out, s.bus.drops())
 	st := s.conn.Stats()
 	out["socket_rx_full"], out["socket_rx_truncated"] = st.RxDrops, st.RxTruncated
 	for k, v := range st.TxErrors {
@@ -109,5 +117,5 @@ func (b backend) Metrics() []api.Metric {
 	}
 	out = append(out, api.Metric{Name: "weft_tree_moves_total", Help: "Hosts that got copies because their way failed.", Kind: api.Counter, Value: float64(ways.Moves)})
 	out = append(out, api.Metric{Name: "weft_relayed_packets_total", Help: "Packets forwarded for other hosts.", Kind: api.Counter, Value: float64(b.s.mesh.Relayed())})
-	return out
+	return append(out, b.s.bus.metrics()...)
 }

@@ -18,6 +18,7 @@ const (
 	keyAttach  = "att/"    // scope VNI, + name: attachRecord
 	keyMember  = "mem/"    // scope VNI, + group: memberRecord
 	keyVTEP    = "vtep"    // scope VNI: vtepRecord, by each host that has a plain network
+	keyBus     = "bus"     // scope 0: busRecord, by each host that is on the cluster's own bus
 	keyHear    = "hear"    // scope 0: whose native multicast the writer hears, see encodeHeard
 )
 

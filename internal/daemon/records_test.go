@@ -96,6 +96,7 @@ func TestRecordsRefused(t *testing.T) {
 		"VTEP of a group":            vtep("239.1.2.3"),
 		"VTEP of one link":           vtep("fe80::1"),
 		"VTEP with a zone":           vtep("fd00::1%eth0"),
+		"bus on no port":             func() error { _, err := decodeBus(encode(busRecord{})); return err }(),
 		"longer than a record":       func() error { _, err := decodeCluster(make([]byte, maxRecord+1)); return err }(),
 	} {
 		if err == nil {
@@ -114,9 +115,10 @@ func FuzzRecords(f *testing.F) {
 	f.Add(byte(2), "mal", encode(attachRecord{MAC: [6]byte{2}, IPs: []netip.Prefix{netip.MustParsePrefix("10.32.0.2/20")}}))
 	f.Add(byte(3), "", encode(vtepRecord{Addr: netip.MustParseAddr("192.0.2.1")}))
 	f.Add(byte(4), "239.1.2.3", encode(memberRecord{"mal": {Exclude: true}}))
+	f.Add(byte(5), "", encode(busRecord{Port: 6785}))
 	f.Fuzz(func(t *testing.T, kind byte, name string, in []byte) {
 		read := func(b []byte) (any, error) {
-			switch kind % 5 {
+			switch kind % 6 {
 			case 0:
 				return decodeCluster(b)
 			case 1:
@@ -128,6 +130,8 @@ func FuzzRecords(f *testing.F) {
 			case 3:
 				a, err := decodeVTEP(keyVTEP, b)
 				return vtepRecord{Addr: a}, err
+			case 5:
+				return decodeBus(b)
 			}
 			_, r, err := decodeMembers(keyMember+name, b)
 			return r, err

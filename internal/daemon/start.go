@@ -89,5 +89,9 @@ func (s *System) start(founding bool) error {
 	s.go_(func() { _ = s.ipam.Run(s.ctx) })
 	s.go_(s.spread)
 	s.poke()
+	s.go_(s.bus.run)
+	if s.cfg.NATS != "" {
+		return s.listenNATS()
+	}
 	return nil
 }

@@ -258,6 +258,10 @@ func (s *System) status(ctx context.Context, b backend) (api.Status, error) {
 		st.Warnings = append(st.Warnings, api.Warning{Code: "address_conflict", Text: c.String()})
 	}
 	st.Warnings = append(st.Warnings, s.plainWarnings()...)
+	st.Warnings = append(st.Warnings, s.bus.warnings()...)
+	if on := s.bus.status(); on.Joined || on.NATS != nil {
+		st.Bus = &on
+	}
 	for _, t := range s.troubleTexts() {
 		st.Warnings = append(st.Warnings, api.Warning{Code: "trouble", Text: t})
 	}

@@ -7,9 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// harmless returns received text as one line that no terminal obeys: control characters, line and
+// Harmless returns received text as one line that no terminal obeys: control characters, line and
 // paragraph separators, direction overrides and bytes that are not UTF-8 become escapes.
-func harmless(b []byte) string {
+func Harmless(b []byte) string {
 	var out strings.Builder
 	for len(b) > 0 {
 		r, n := utf8.DecodeRune(b)

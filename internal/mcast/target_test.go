@@ -80,8 +80,8 @@ func TestHarmless(t *testing.T) {
 		"\u2028\u0085\x7f": `\u2028\u0085\x7f`,
 		"\xff\xfe":         `\xff\xfe`,
 	} {
-		if got := harmless([]byte(in)); got != want {
-			t.Errorf("harmless(%q) = %q, want %q", in, got, want)
+		if got := Harmless([]byte(in)); got != want {
+			t.Errorf("Harmless(%q) = %q, want %q", in, got, want)
 		}
 	}
 }
@@ -90,7 +90,7 @@ func FuzzHarmless(f *testing.F) {
 	f.Add([]byte("\x1b[2J"))
 	f.Add([]byte("\u202e\u0085\xff"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s := harmless(b)
+		s := Harmless(b)
 		if !utf8.ValidString(s) {
 			t.Errorf("%q is not UTF-8", s)
 		}

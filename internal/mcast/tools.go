@@ -85,7 +85,7 @@ func Recv(ctx context.Context, r *Receiver, out io.Writer, o RecvOptions) error 
 		}
 		line := b[:n]
 		if o.Harmless {
-			line = []byte(harmless(line))
+			line = []byte(Harmless(line))
 		}
 		if _, err := out.Write(append(line, '\n')); err != nil {
 			return fmt.Errorf("write: %w", err)
@@ -149,7 +149,7 @@ func Chat(ctx context.Context, r *Receiver, s *Sender, o ChatOptions) error {
 		if len(text) == 0 || s.Own(from) {
 			continue
 		}
-		if err := screen.show(from.Addr().WithZone("").String() + ": " + harmless(text)); err != nil {
+		if err := screen.show(from.Addr().WithZone("").String() + ": " + Harmless(text)); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 	}
