@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"sync"
@@ -193,7 +194,7 @@ func (c *clusterBus) seeds() (seeds []string, asked map[ident.HostID]bool) {
 			n := 0
 			for _, ep := range h.Endpoints {
 				s := ep.Addr().Unmap().WithZone("").String()
-				if s = join(s, port); n < seedAddrs && len(seeds) < maxSeeds && !slices.Contains(seeds, s) {
+				if s = net.JoinHostPort(s, strconv.Itoa(port)); n < seedAddrs && len(seeds) < maxSeeds && !slices.Contains(seeds, s) {
 					seeds = append(seeds, s)
 					asked[h.ID] = true
 					n++
@@ -202,13 +203,6 @@ func (c *clusterBus) seeds() (seeds []string, asked map[ident.HostID]bool) {
 		}
 	}
 	return seeds, asked
-}
-
-func join(host string, port int) string {
-	if slices.Contains([]byte(host), ':') {
-		host = "[" + host + "]"
-	}
-	return host + ":" + strconv.Itoa(port)
 }
 
 // session joins the bus and stays until it is not needed any more, or has to be joined anew.
