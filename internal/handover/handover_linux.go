@@ -12,40 +12,21 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/unixsock"
 )
 
 // Listener takes hand-over connections. Its methods may be called from any goroutine.
-type Listener struct {
-	l    *net.UnixListener
-	path string
-	info fs.FileInfo
-}
+type Listener struct{ l *unixsock.Listener }
 
 // Listen opens the socket in a run directory. It replaces the one that is there: whoever may listen holds the lock of the
 // state directory.
 func Listen(runDir string) (*Listener, error) {
-	fail := func(err error) error { return fmt.Errorf("make the hand-over socket: %w", err) }
-	private, err := os.MkdirTemp(runDir, ".hand") // at no moment may others open it, whatever the umask
+	l, err := unixsock.Listen(filepath.Join(runDir, SocketName), "")
 	if err != nil {
-		return nil, fail(err)
+		return nil, fmt.Errorf("for hand-overs: %w", err)
 	}
-	defer func() { _ = os.RemoveAll(private) }()
-	birth, path := filepath.Join(private, "s"), filepath.Join(runDir, SocketName)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: birth, Net: "unix"})
-	if err != nil {
-		return nil, fail(err)
-	}
-	l.SetUnlinkOnClose(false)
-	var info fs.FileInfo
-	if err = os.Chmod(birth, 0o600); err == nil {
-		if info, err = os.Lstat(birth); err == nil {
-			err = os.Rename(birth, path)
-		}
-	}
-	if err != nil {
-		return nil, fail(errors.Join(err, l.Close()))
-	}
-	return &Listener{l: l, path: path, info: info}, nil
+	return &Listener{l}, nil
 }
 
 // Accept returns the next connection of root; others are closed without a word. After Close: net.ErrClosed.
@@ -64,13 +45,7 @@ func (l *Listener) Accept() (*Conn, error) {
 }
 
 // Close stops listening and removes the socket, unless another daemon has put its own there.
-func (l *Listener) Close() error {
-	err := l.l.Close()
-	if now, statErr := os.Lstat(l.path); statErr == nil && os.SameFile(now, l.info) {
-		err = errors.Join(err, os.Remove(l.path))
-	}
-	return err
-}
+func (l *Listener) Close() error { return l.l.Close() }
 
 // Conn is one hand-over. One goroutine at a time sends, one receives.
 type Conn struct {

@@ -121,6 +121,9 @@ func NewMouth(first uint64) *Mouth { return &Mouth{seq: first} }
 // to understand the first ones, so the pauses grow step by step.
 func (m *Mouth) News() { m.pause = 0 }
 
+// Now has the next beacon be due at once, and those after it as after News: whom it reaches has changed.
+func (m *Mouth) Now() { m.pause, m.next = 0, time.Time{} }
+
 // Due reports whether a beacon is due, its number, and when to ask again.
 func (m *Mouth) Due(now time.Time) (seq uint64, due bool, again time.Time) {
 	if soon := now.Add(beaconSoon); m.pause == 0 && m.next.After(soon) {

@@ -125,3 +125,15 @@ func TestBeaconsAreOftenAtFirst(t *testing.T) {
 		t.Errorf("%d beacons in the 4 s after news", n)
 	}
 }
+
+func TestABeaconAtOnce(t *testing.T) {
+	m := NewMouth(1)
+	first, _, again := m.Due(start)
+	if _, due, _ := m.Due(start.Add(time.Millisecond)); due {
+		t.Fatal("due again at once")
+	}
+	m.Now()
+	if seq, due, again2 := m.Due(start.Add(2 * time.Millisecond)); !due || seq != first+1 || !again2.After(again) {
+		t.Errorf("beacon %d, due %v, the next one at %v", seq, due, again2)
+	}
+}

@@ -141,7 +141,17 @@ func (h *handle) AddVeth(v Veth) (Link, error) {
 	if err != nil {
 		return Link{}, err
 	}
-	if err := h.silence(v.Name); err != nil {
+	err = h.silence(v.Name)
+	if err == nil && v.Super > 0 && v.NS == nil {
+		var inner netlink.Link
+		if inner, err = h.link(v.Inner); err == nil {
+			err = h.lib.LinkSetGSOMaxSize(inner, v.Super)
+		}
+		if err != nil {
+			err = fmt.Errorf("bound super-frames of %s: %w", v.Inner, err)
+		}
+	}
+	if err != nil {
 		return Link{}, errors.Join(err, h.Delete(v.Name))
 	}
 	return linkOf(l), nil

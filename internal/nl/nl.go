@@ -91,6 +91,8 @@ type Veth struct {
 	NS    netns.Namespace // where the inner end is made; nil: the handle's own
 	MAC   MAC             // of the inner end
 	MTU   int
+	// Super bounds the inner end's super-frames as Interface.Super does; only when NS is nil.
+	Super int
 }
 
 // Interface is what an inner end gets.

@@ -112,6 +112,16 @@ func (n *Net) RemoveLink(ns netns.ID, name string) {
 	}
 }
 
+// Move puts a link into another namespace, under another name, as Docker does.
+func (n *Net) Move(from netns.ID, name string, to netns.ID, as string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if l := n.find(from, name); l != nil {
+		l.ns, l.Name, l.Up = to, as, false
+	}
+	n.tell(nl.LinksChanged)
+}
+
 // Join sets what a port wants; a zero Group in e leaves all.
 func (n *Net) Join(ns netns.ID, port string, e nl.MDBEntry) {
 	n.mu.Lock()
