@@ -21,15 +21,23 @@ func BenchmarkMessages(b *testing.B) {
 	}
 }
 
-func benchmark(b *testing.B, multicast bool, subscribers, block int) {
+// BenchmarkPaths is the same with copies by UDP, and by TCP where UDP does not pass.
+func BenchmarkPaths(b *testing.B) {
+	for _, subscribers := range []int{1, 4} {
+		b.Run(fmt.Sprintf("udp/subscribers=%d", subscribers), func(b *testing.B) { benchmark(b, false, subscribers, 64) })
+		b.Run(fmt.Sprintf("tcp/subscribers=%d", subscribers), func(b *testing.B) { benchmark(b, false, subscribers, 64, gated(shutGate())) })
+	}
+}
+
+func benchmark(b *testing.B, multicast bool, subscribers, block int, change ...func(*Config)) {
 	w := newWorld(b, multicast)
 	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Minute)
 	defer cancel()
-	pub := must(w.join().Publisher("bench"))(b)
+	pub := must(w.join(change...).Publisher("bench"))(b)
 	var wg sync.WaitGroup
 	start := make(chan int)
 	for range subscribers {
-		s := must(w.join().Subscribe("bench", WithSlow(SlowBlock)))(b)
+		s := must(w.join(change...).Subscribe("bench", WithSlow(SlowBlock)))(b)
 		wg.Go(func() {
 			left := <-start
 			for _, err := range s.Messages(ctx) {

@@ -249,7 +249,8 @@ func TestSubjects(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestQueueGroup: each message goes to one of a group, in this process or others, and to everyone else.
+// TestQueueGroup: each message goes to one of a group, in this process or others, and to everyone else; each has its share, also where
+// many share a packet, and where a process has two.
 func TestQueueGroup(t *testing.T) {
 	w := newWorld(t, false)
 	ctx := within(t)
@@ -263,6 +264,9 @@ func TestQueueGroup(t *testing.T) {
 			b = w.join()
 		}
 		subs = append(subs, must(b.Subscribe("jobs", WithQueue("workers")))(t))
+		if i == 2 {
+			subs = append(subs, must(b.Subscribe("*", WithQueue("workers")))(t))
+		}
 	}
 	all := must(w.join().Subscribe("jobs"))(t)
 	check(t, p.Ready(ctx, 3))
@@ -284,7 +288,7 @@ func TestQueueGroup(t *testing.T) {
 	var union []uint64
 	for i, s := range subs {
 		got := read(s)
-		if len(got) < messages/10 {
+		if len(got) < messages/4-messages/100 || len(got) > messages/4+messages/100 {
 			t.Errorf("worker %d got %d", i, len(got))
 		}
 		if !slices.IsSorted(got) {
@@ -433,11 +437,14 @@ func TestWait(t *testing.T) {
 	check(t, p.Wait(ctx, All))
 	check(t, p.Send(ctx, make([]byte, 100<<10)))
 	check(t, p.Wait(ctx, 1)) // its queue is over the limit now, or will be before it has all of that
-	check(t, p.Send(ctx, []byte("x")))
-	check(t, p.Wait(ctx, 1))
-	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-	defer cancel()
-	err := p.Wait(short, All)
+	var err error
+	for i := 0; i < 2 && err == nil; i++ { // the first may come to it in one batch with what fills its queue
+		check(t, p.Send(ctx, []byte("x")))
+		check(t, p.Wait(ctx, 1))
+		short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		defer cancel()
+		err = p.Wait(short, All)
+	}
 	var u *Unconfirmed
 	if !errors.As(err, &u) || u.Confirmed != 1 || !slices.Equal(u.Missing, []string{"stuck"}) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
@@ -547,6 +554,7 @@ func TestConfig(t *testing.T) {
 		"Window":   func(c *Config) { c.Window = 1000 },
 		"History":  func(c *Config) { c.History = -1 },
 		"Fanout":   func(c *Config) { c.Fanout = 33 },
+		"TCP":      func(c *Config) { c.TCP = TCPOff + 1 },
 		"Keep":     func(c *Config) { c.Keep = -1 },
 		"Seeds":    func(c *Config) { c.Seeds = []string{"host:99999"} },
 		"Member":   func(c *Config) { c.Member = strings.Repeat("x", 256) },

@@ -13,37 +13,6 @@ import (
 	"github.com/weft-net/weft/internal/subject"
 )
 
-// WhenFull says what Send does when receivers are behind by a whole window.
-type WhenFull int
-
-// The choices.
-const (
-	// Block waits until there is room or the context ends.
-	Block WhenFull = iota
-	// WouldBlock returns ErrWouldBlock.
-	WouldBlock
-	// Drop drops the message, counts it (Publisher.Dropped) and returns nil.
-	Drop
-)
-
-// PublisherOption changes a publisher.
-type PublisherOption func(*publisherOptions)
-
-type publisherOptions struct {
-	full   WhenFull
-	noWait bool
-	window int
-}
-
-// WithFull sets what Send does when receivers are behind; Block is the default.
-func WithFull(w WhenFull) PublisherOption { return func(o *publisherOptions) { o.full = w } }
-
-// WithoutFlow makes a publisher wait for nobody: receivers that cannot follow are told what they lost.
-func WithoutFlow() PublisherOption { return func(o *publisherOptions) { o.noWait = true } }
-
-// WithWindow sets this publisher's window in bytes, in place of Config.Window.
-func WithWindow(bytes int) PublisherOption { return func(o *publisherOptions) { o.window = bytes } }
-
 // Publisher sends messages on one subject. Its methods may be called from any goroutine; messages of one goroutine keep their order.
 //
 // A publisher is ahead of its slowest receiver by less than its window; one that says nothing for half a second is not
@@ -57,19 +26,22 @@ type Publisher struct {
 	feeds   atomic.Pointer[[]*feed] // this process's own subscriptions
 	stream  *rmcast.Stream
 
-	cooling atomic.Bool // something left just now: what follows gathers for the flusher
+	cooling atomic.Bool  // something leaves just now, or the flusher is at work: what follows gathers for it
+	left    atomic.Int64 // when a message last left that did not have to gather, in nanoseconds after born
+	born    time.Time
 	flush   chan struct{}
 	moved   news
 	done    chan struct{}
 	ended   atomic.Bool
 	dropped atomic.Uint64
 	behind  atomic.Bool // a subscription of this process has no room
+	dealt   bool        // a gateway's: it says who of queue groups has a message
 }
 
 // Publisher makes a publisher on a subject. With a pattern (orders.>), messages are sent by SendTo on any subject that matches.
 // It costs a goroutine and its window; close it when it is not needed.
 func (b *Bus) Publisher(subj string, options ...PublisherOption) (*Publisher, error) {
-	if err := subject.CheckPattern(subj); err != nil {
+	if err := checkSubject(subj, subject.CheckPattern); err != nil {
 		return nil, fmt.Errorf("bus: publisher: %w", err)
 	}
 	o := publisherOptions{window: b.cfg.Window}
@@ -79,20 +51,32 @@ func (b *Bus) Publisher(subj string, options ...PublisherOption) (*Publisher, er
 	if o.window != 0 && (o.window < 256<<10 || o.window > 256<<20) {
 		return nil, fmt.Errorf("%w: window of a publisher: 256 KiB to 256 MiB", ErrConfig)
 	}
-	cfg := rmcast.SenderConfig{Subject: subj, Window: o.window, Keep: b.cfg.Keep, Fanout: b.cfg.Fanout}
+	if o.confirm < 0 || o.confirm > MaxConfirm {
+		return nil, fmt.Errorf("%w: WithConfirm of a publisher: 0 to %v", ErrConfig, MaxConfirm)
+	}
+	if err := o.class.check(); err != nil {
+		return nil, err
+	}
+	if o.full < Block || o.full > Drop {
+		return nil, fmt.Errorf("%w: WithFull of a publisher: Block, WouldBlock or Drop", ErrConfig)
+	}
+	cfg := rmcast.SenderConfig{
+		Subject: subj, Class: rmcast.Class(o.class), Window: o.window, Keep: b.cfg.Keep, Fanout: b.cfg.Fanout,
+		Dealt: o.dealt, Confirm: o.confirm, Hub: o.hub, NoParity: o.noParity,
+	}
 	if o.noWait {
 		cfg.Flow = rmcast.FlowNone
 	}
-	p := &Publisher{b: b, subject: subj, wild: subject.IsPattern(subj), full: o.full, flush: make(chan struct{}, 1), done: make(chan struct{})}
+	p := &Publisher{b: b, subject: subj, wild: subject.IsPattern(subj), full: o.full, dealt: o.dealt, flush: make(chan struct{}, 1), done: make(chan struct{}), born: time.Now().Add(-apart)}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
 		return nil, ErrClosed
 	}
-	p.stream = &rmcast.Stream{Publisher: b.self, Name: b.cfg.Member, Subject: subj, From: 1, Next: 1}
+	p.stream = &rmcast.Stream{Publisher: b.self, Name: b.cfg.Member, Subject: subj, Class: cfg.Class, From: 1, Next: 1}
 	p.feeds.Store(&[]*feed{})
 	p.tx = b.node.NewSender(time.Now(), cfg, p.local)
-	p.stream.ID = p.tx.ID()
+	p.stream.ID, p.stream.Values = p.tx.ID(), p.tx.Values()
 	p.tx.OnMoved(p.moved.tell)
 	b.pubs = append(b.pubs, p)
 	b.subs.Match(subj, func(e subject.Entry[*Subscription]) { p.attach(e.Value) })
@@ -104,13 +88,16 @@ func (b *Bus) Publisher(subj string, options ...PublisherOption) (*Publisher, er
 // attach has a subscription of this process get the messages; the bus's lock is held.
 func (p *Publisher) attach(s *Subscription) {
 	fs := slices.Clone(*p.feeds.Load())
-	if slices.ContainsFunc(fs, func(f *feed) bool { return f.sub == s }) {
-		return
+	if s.gate || slices.ContainsFunc(fs, func(f *feed) bool { return f.sub == s }) {
+		return // a gateway has what it sends
 	}
 	f := newFeed(s, p.stream, p.tx.Next())
 	f.own = p
 	fs = append(fs, f)
 	p.feeds.Store(&fs)
+	if p.stream.Values != nil {
+		s.poke(f)
+	}
 }
 
 func (p *Publisher) detach(s *Subscription) {
@@ -119,13 +106,19 @@ func (p *Publisher) detach(s *Subscription) {
 }
 
 // local gives packets to the subscriptions of this process.
-func (p *Publisher) local(ps []rmcast.Packet) {
-	for _, f := range *p.feeds.Load() {
-		if !f.sub.room() {
+func (p *Publisher) local(ps []rmcast.Packet) bool {
+	feeds := *p.feeds.Load()
+	for _, f := range feeds {
+		if f.st.Values != nil {
+			f.sub.poke(f)
+			continue
+		}
+		if holds(f.st) && !f.sub.room() {
 			p.behind.Store(true)
 		}
 		f.sub.push(f, ps)
 	}
+	return len(feeds) > 0
 }
 
 // Send sends a message. When it returns nil the message is numbered and on its way or about to be, within microseconds; payload is the
@@ -134,33 +127,65 @@ func (p *Publisher) Send(ctx context.Context, payload []byte) error {
 	if p.wild {
 		return fmt.Errorf("%w %q: a publisher on a pattern sends by SendTo", ErrSubject, p.subject)
 	}
-	return p.send(ctx, "", payload)
+	return p.send(ctx, "", nil, payload, nil)
 }
 
 // SendTo sends a message on a subject that matches the publisher's pattern.
 func (p *Publisher) SendTo(ctx context.Context, subj string, payload []byte) error {
-	if err := subject.Check(subj); err != nil {
+	subj, err := p.own(subj)
+	if err != nil {
 		return err
 	}
+	return p.send(ctx, subj, nil, payload, nil)
+}
+
+// SendMessage sends a message with headers or a reply subject. Errors are those of SendTo, and ErrHeader; what is too large also
+// wraps ErrTooLarge.
+func (p *Publisher) SendMessage(ctx context.Context, o Outgoing) error {
+	if o.Subject == "" {
+		o.Subject = p.subject // of a pattern it is refused
+	}
+	subj, err := p.own(o.Subject)
+	if err != nil {
+		return err
+	}
+	head, err := o.head()
+	if err != nil {
+		return err
+	}
+	return p.send(ctx, subj, head, o.Payload, nil)
+}
+
+// own returns what a message on a subject is to carry: nothing where it is the publisher's.
+func (p *Publisher) own(subj string) (string, error) {
+	if err := checkSubject(subj, subject.Check); err != nil {
+		return "", err
+	}
 	if !subject.Overlap(p.subject, subj) {
-		return fmt.Errorf("%w %q: the publisher is for %q", ErrSubject, subj, p.subject)
+		return "", fmt.Errorf("%w %q: the publisher is for %q", ErrSubject, subj, p.subject)
 	}
 	if !p.wild {
 		subj = ""
 	}
-	return p.send(ctx, subj, payload)
+	return subj, nil
 }
 
-func (p *Publisher) send(ctx context.Context, subj string, payload []byte) error {
+func (p *Publisher) send(ctx context.Context, subj string, head, payload []byte, deals []rmcast.Deal) error {
 	for {
 		if !p.behind.Load() || !p.stillBehind() {
-			_, full, err := p.tx.Send(subj, nil, payload)
+			var full bool
+			var err error
+			if p.dealt {
+				_, full, err = p.tx.SendDealt(subj, head, payload, deals)
+			} else {
+				_, full, err = p.tx.Send(subj, head, payload)
+			}
 			if err == nil {
 				p.sent(full)
 				return nil
 			}
 			if !errors.Is(err, rmcast.ErrWouldBlock) {
-				return p.explain(err, len(payload))
+				return p.explain(err, len(head)+len(payload))
 			}
 		}
 		if wait, err := p.noRoom(ctx, 1); err != nil || !wait {
@@ -200,24 +225,35 @@ func (p *Publisher) SendBlock(ctx context.Context, payloads [][]byte) (int, erro
 func (p *Publisher) explain(err error, size int) error {
 	switch {
 	case errors.Is(err, rmcast.ErrTooLarge):
-		return fmt.Errorf("%w: %d bytes; at most %d and a quarter of the window", ErrTooLarge, size, MaxMessage)
+		return fmt.Errorf("%w: %d bytes on %q; at most %d and a quarter of the window", ErrTooLarge, size, p.subject, MaxMessage)
+	case errors.Is(err, rmcast.ErrValues):
+		return fmt.Errorf("%w: %d bytes more on %q: a larger window (WithWindow) holds more", ErrValues, size, p.subject)
 	case errors.Is(err, rmcast.ErrEnded):
 		return ErrClosed
 	}
 	return fmt.Errorf("bus: send: %w", err)
 }
 
-// sent sees to it that a message leaves: at once when nothing has left just now, else with others.
+// sent sees to it that a message leaves: at once when nothing has left just now, else with others, by the flusher.
 func (p *Publisher) sent(full bool) {
-	switch {
-	case full:
+	if full {
 		p.tx.FlushFull(time.Now())
-	case p.cooling.Load():
+		if p.cooling.Load() { // the flusher sees to the rest
+			return
+		}
+	}
+	if !p.cooling.CompareAndSwap(false, true) {
 		return
-	case p.cooling.CompareAndSwap(false, true):
-		now := time.Now()
+	}
+	if now := time.Now(); !full && int64(now.Sub(p.born))-p.left.Load() >= int64(apart) {
 		p.tx.Flush(now)
 		p.b.by(now.Add(heartbeat))
+		p.left.Store(int64(time.Since(p.born)))
+		p.cooling.Store(false)
+		if !p.tx.Waiting() || !p.cooling.CompareAndSwap(false, true) {
+			return
+		}
+		// Another goroutine's message came in between, and was left to us.
 	}
 	select {
 	case p.flush <- struct{}{}:
@@ -228,10 +264,13 @@ func (p *Publisher) sent(full bool) {
 // heartbeat is within what time after a message the node must tick.
 const heartbeat = 20 * time.Millisecond
 
-// busyPackets waiting for the flusher show that messages come so fast that full trains leave by themselves: then it looks only
-// now and then, for two that send at once wait for each other.
+// Messages further apart leave one by one, by who sends them: to wake another goroutine costs more than a packet.
+const apart = 20 * time.Microsecond
+
+// busyPackets waiting for the flusher, or trains that left because they were full, show that messages come so fast that more of
+// them soon share a packet and a train: then it waits a moment, in which each receiver is woken once instead of many times.
 const (
-	busyPackets = 8
+	busyPackets = 2
 	busyPause   = 500 * time.Microsecond
 )
 
@@ -239,7 +278,7 @@ const (
 func (p *Publisher) flusher() {
 	pause := time.NewTimer(time.Hour)
 	defer pause.Stop()
-	before := uint64(0)
+	before, trains := uint64(0), uint64(0)
 	for {
 		select {
 		case <-p.done:
@@ -247,8 +286,8 @@ func (p *Publisher) flusher() {
 		case <-p.flush:
 		}
 		for p.tx.Waiting() {
-			if n, sent := p.tx.Gathered(); n >= busyPackets && sent != before {
-				before = sent
+			if n, sent, byTrain := p.tx.Gathered(); sent != before && (n >= busyPackets || byTrain != trains) {
+				before, trains = sent, byTrain
 				pause.Reset(busyPause)
 				select {
 				case <-p.done:
@@ -300,7 +339,7 @@ func (p *Publisher) noRoom(ctx context.Context, n int) (again bool, err error) {
 
 func (p *Publisher) stillBehind() bool {
 	for _, f := range *p.feeds.Load() {
-		if !f.sub.room() {
+		if holds(f.st) && !f.sub.room() {
 			return true
 		}
 	}
@@ -330,8 +369,12 @@ func (e *Unconfirmed) Error() string {
 func (e *Unconfirmed) Unwrap() error { return e.Cause }
 
 // Wait blocks until k receivers, or All, have everything that was sent before the call: it is in order in the queues of
-// their subscriptions. Whoever becomes a receiver later does not count. An error is an *Unconfirmed, when ctx ends.
+// their subscriptions. Whoever becomes a receiver later does not count. An error is an *Unconfirmed, when ctx ends, or ErrConfig for
+// a best-effort publisher, which knows of nothing that it came.
 func (p *Publisher) Wait(ctx context.Context, k int) error {
+	if loose(p.stream) {
+		return fmt.Errorf("%w: Wait: best effort is not confirmed", ErrConfig)
+	}
 	now := time.Now()
 	mark := p.tx.Mark(now)
 	p.b.by(now)
@@ -376,7 +419,8 @@ func (p *Publisher) Stats() PublisherStats {
 	s := p.tx.Snapshot()
 	return PublisherStats{
 		Messages: s.Messages, Packets: s.Packets, Bytes: s.Bytes, Repairs: s.Repairs, RepairBytes: s.RepairBytes,
-		Nacks: s.Nacks, NackedPackets: s.NackedPackets, Dropped: p.dropped.Load(),
+		Nacks: s.Nacks, NackedPackets: s.NackedPackets, Dropped: p.dropped.Load(), Parity: s.Parity,
+		RefusedRepairs: s.RefusedRepairs, BadNacks: s.BadNacks, LateNacks: s.LateNacks,
 	}
 }
 
@@ -386,6 +430,10 @@ type PublisherStats struct {
 	Repairs, RepairBytes     uint64
 	Nacks, NackedPackets     uint64
 	Dropped                  uint64
+	Parity                   uint64 // of Repairs: parity packets
+	RefusedRepairs           uint64 // NACKs that were not answered, or not in full: the receiver has had its share
+	BadNacks                 uint64 // ranges of packets that were never sent
+	LateNacks                uint64 // of NackedPackets, confirmed while the NACK was on its way
 }
 
 // Close sends what waits, tells receivers that this was all, and waits until those that can be reached have confirmed or ctx

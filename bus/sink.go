@@ -27,8 +27,14 @@ func (k *sink) Begin(st *rmcast.Stream) {
 // Deliver implements rmcast.Sink: all subscriptions get the packets, or none.
 func (k *sink) Deliver(st *rmcast.Stream, ps []rmcast.Packet) bool {
 	fs, _ := st.Data.([]*feed)
+	if st.Values != nil {
+		for _, f := range fs {
+			f.sub.poke(f)
+		}
+		return true
+	}
 	for _, f := range fs {
-		if !f.sub.room() {
+		if holds(st) && !f.sub.room() {
 			(*Bus)(k).full.Add(1)
 			return false
 		}
@@ -51,7 +57,14 @@ func (k *sink) End(st *rmcast.Stream, rest []rmcast.Packet) {
 // Event implements rmcast.Sink.
 func (k *sink) Event(e rmcast.Event) {
 	b := (*Bus)(k)
-	ev := Event{Kind: EventKind(e.Kind), Member: memberOf(e.Member)}
+	ev := Event{Kind: EventKind(e.Kind), Member: b.memberOf(e.Member)}
 	b.log.Debug("member", "event", ev.Kind.String(), "member", ev.Member.Name, "endpoint", ev.Member.Addr)
 	b.events.put(ev)
+	switch {
+	case b.watch == nil:
+	case e.Kind == rmcast.Joined || e.Kind == rmcast.Rejoined:
+		b.watched(e.Member)
+	case e.Kind == rmcast.UnreachableNow || e.Kind == rmcast.Left:
+		b.watch.Left(uint64(e.Member.ID))
+	}
 }

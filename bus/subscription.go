@@ -8,89 +8,12 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weft-net/weft/internal/rmcast"
 	"github.com/weft-net/weft/internal/subject"
 )
-
-// Message is one message.
-type Message struct {
-	Subject string
-	// Payload must not be changed: others may read the same bytes. It stays valid for as long as it is referred to, and keeps up to
-	// 256 KiB of its neighbours in memory; clone what is kept for long.
-	Payload []byte
-	// Publisher is the name of the member that sent it (Config.Member), Epoch the number of that process.
-	Publisher string
-	Epoch     uint64
-	// Number counts the messages of its publisher from 1: with Epoch it is a position to start from.
-	Number uint64
-}
-
-// Lost says that messages were lost: From to To, both included, of one publisher of one process. Messages() yields it in their place.
-type Lost struct {
-	Subject   string // of the publisher
-	Publisher string
-	Epoch     uint64
-	From, To  uint64
-}
-
-// Error says what was lost.
-func (l *Lost) Error() string {
-	return fmt.Sprintf("bus: lost messages %d to %d of %q from %s", l.From, l.To, l.Subject, l.Publisher)
-}
-
-// WhenSlow says what happens to a subscription whose queue is full.
-type WhenSlow int
-
-// The choices.
-const (
-	// SlowDrop holds publishers back for a quarter of a second; if there is no room then, messages are dropped until the queue was
-	// read, and told as Lost.
-	SlowDrop WhenSlow = iota
-	// SlowBlock holds publishers back for as long as it takes: the slowest reader sets the pace of all.
-	SlowBlock
-	// SlowDisconnect holds back for a quarter of a second, and then ends the subscription with ErrSlow.
-	SlowDisconnect
-)
-
-// slowPatience is how long a full queue holds publishers back.
-const slowPatience = 250 * time.Millisecond
-
-// DefaultQueue is the default bound of a subscription's queue, in bytes.
-const DefaultQueue = 8 << 20
-
-// SubscribeOption changes a subscription.
-type SubscribeOption func(*Subscription)
-
-// WithQueue makes the subscription one of a queue group: each packet of messages goes to one of the group, wherever it is, chosen by
-// the publisher in turn. What was given to a member that dies or closes is not given to another.
-func WithQueue(group string) SubscribeOption { return func(s *Subscription) { s.queue = group } }
-
-// WithSlow sets what happens when the queue is full.
-func WithSlow(w WhenSlow) SubscribeOption { return func(s *Subscription) { s.slow = w } }
-
-// WithLimit bounds the queue, in bytes, 64 KiB or more; a batch as it was read from the network is added as a whole.
-func WithLimit(bytes int) SubscribeOption { return func(s *Subscription) { s.limit = bytes } }
-
-// FromLast asks publishers for the last n messages that they keep. Of publishers that this process receives already it gets what is
-// kept here; of publishers of this process, like with FromOldest and FromPosition, what is new.
-func FromLast(n uint64) SubscribeOption {
-	return func(s *Subscription) { s.want.Mode, s.want.N = rmcast.FromLast, n }
-}
-
-// FromOldest asks for all that publishers keep.
-func FromOldest() SubscribeOption {
-	return func(s *Subscription) { s.want.Mode = rmcast.FromOldest }
-}
-
-// FromPosition asks the publisher of an epoch for everything from message number on, as far as it is kept; from others it gets what is new.
-// What is not kept any more is told as Lost.
-func FromPosition(epoch, number uint64) SubscribeOption {
-	return func(s *Subscription) {
-		s.want.Mode, s.want.N, s.want.Epoch = rmcast.FromNumber, number, rmcast.ID(epoch)
-	}
-}
 
 // Subscription gets the messages on subjects that match its pattern. One goroutine at a time reads it.
 type Subscription struct {
@@ -98,10 +21,12 @@ type Subscription struct {
 	pattern string
 	wild    bool
 	queue   string
-	hash    uint32
 	want    rmcast.Interest
 	slow    WhenSlow
 	limit   int
+	workers int // of a responder
+	gate    bool
+	gates   []rmcast.Interest // what a gateway declares in place of want
 	version uint32
 
 	mu      sync.Mutex
@@ -112,6 +37,7 @@ type Subscription struct {
 	refused bool
 	dropped []*feed // in which messages were dropped
 	drops   uint64
+	missed  atomic.Uint64 // messages
 	ended   bool
 	err     error
 	signal  chan struct{}
@@ -135,18 +61,25 @@ type feed struct {
 	own     *Publisher // of this process
 	cur     rmcast.Cursor
 	subject string // of the message before, when they have their own
+	bytes   []byte // the stream's own subject, for a gateway
+	poked   bool   // word of values is in the queue; the subscription's lock guards it
+	seen    uint64 // the last value that was read
+	batch   []*rmcast.Value
 	gone    uint64 // dropping: messages before this one are lost; the subscription's lock guards it
 }
 
 func newFeed(s *Subscription, st *rmcast.Stream, from uint64) *feed {
 	f := &feed{sub: s, st: st}
 	f.cur.Start(from)
+	if s.queue != "" {
+		f.cur.Seat(rmcast.Deal{Group: rmcast.GroupHash(s.queue), Member: s.b.self, Sub: s.want.ID})
+	}
 	return f
 }
 
 // Subscribe makes a subscription. Publishers that are there hear of it within a round trip; see Ready.
 func (b *Bus) Subscribe(pattern string, options ...SubscribeOption) (*Subscription, error) {
-	if err := subject.CheckPattern(pattern); err != nil {
+	if err := checkSubject(pattern, subject.CheckPattern); err != nil {
 		return nil, fmt.Errorf("bus: subscribe: %w", err)
 	}
 	s := &Subscription{b: b, pattern: pattern, wild: subject.IsPattern(pattern), limit: DefaultQueue, signal: make(chan struct{}, 1)}
@@ -154,10 +87,15 @@ func (b *Bus) Subscribe(pattern string, options ...SubscribeOption) (*Subscripti
 		f(s)
 	}
 	if s.queue != "" {
-		if err := subject.Check(s.queue); err != nil {
+		if err := checkSubject(s.queue, subject.Check); err != nil {
 			return nil, fmt.Errorf("bus: queue group: %w", err)
 		}
-		s.hash = rmcast.QueueHash(s.queue)
+	}
+	if s.slow < SlowDrop || s.slow > SlowDisconnect {
+		return nil, fmt.Errorf("%w: WithSlow of a subscription: SlowDrop, SlowBlock or SlowDisconnect", ErrConfig)
+	}
+	if s.workers < 0 || s.workers > MaxWorkers {
+		return nil, fmt.Errorf("%w: WithWorkers of a responder: 1 to %d", ErrConfig, MaxWorkers)
 	}
 	if s.limit < 64<<10 {
 		return nil, fmt.Errorf("%w: the queue of a subscription has at least 64 KiB", ErrConfig)
@@ -210,7 +148,14 @@ func (b *Bus) join(s *Subscription, st *rmcast.Stream) {
 	}
 	from := rmcast.StartOf(&s.want, st.Publisher, oldest, next)
 	fs, _ := st.Data.([]*feed)
+	if loose(st) {
+		from = 0 // with whatever comes next
+	}
 	f := newFeed(s, st, from)
+	if st.Values != nil {
+		kept = nil
+		s.poke(f)
+	}
 	if len(kept) > 0 {
 		for len(kept) > 0 {
 			if first, n, err := rmcast.Begins(kept[0].Plain); err != nil || first+uint64(n) > from {
@@ -225,9 +170,13 @@ func (b *Bus) join(s *Subscription, st *rmcast.Stream) {
 
 // declare tells the others what this process wants; the lock is held.
 func (b *Bus) declare() {
-	all := make([]rmcast.Interest, len(b.list))
-	for i, s := range b.list {
-		all[i] = s.want
+	all := make([]rmcast.Interest, 0, len(b.list))
+	for _, s := range b.list {
+		if s.gate {
+			all = append(all, s.gates...)
+			continue
+		}
+		all = append(all, s.want)
 	}
 	b.earlier(b.node.Interests(time.Now(), all))
 }
@@ -322,6 +271,9 @@ func (s *Subscription) push(f *feed, ps []rmcast.Packet) {
 	for _, p := range ps {
 		if s.ended {
 			break
+		}
+		if s.full(f) {
+			continue
 		}
 		if s.slow != SlowBlock && (len(s.dropped) > 0 || !s.since.IsZero() && s.bytes+s.reading >= s.limit && time.Since(s.since) >= slowPatience) {
 			if s.slow == SlowDisconnect {
@@ -420,20 +372,40 @@ func (s *Subscription) Messages(ctx context.Context) iter.Seq2[Message, error] {
 			}
 			it := &s.taken[s.at]
 			f := it.f
+			if f.st.Values != nil {
+				if !f.readValues(yield) {
+					return
+				}
+				s.opened = true
+			}
 			if !s.opened {
 				s.opened = true
 				if lost := f.open(it.p); lost != nil && !yield(Message{}, lost) {
 					return
 				}
 			}
-			for f.next(&m) {
-				subj := f.st.Subject
+			subj, name, epoch := f.st.Subject, f.st.Name, uint64(f.st.Publisher)
+			for {
+				if payload, number, ok := f.cur.Plain(); ok {
+					if !yield(Message{Subject: subj, Payload: payload, Publisher: name, Epoch: epoch, Number: number}, nil) {
+						return
+					}
+					continue
+				}
+				if !f.next(&m) {
+					break
+				}
+				subj := subj
 				if m.Subject != nil {
-					if subj = f.subjectOf(m.Subject); !subject.Overlap(s.pattern, subj) {
+					if subj = f.subjectOf(m.Subject); !subject.Overlap(s.pattern, subj) || reserved(subj) {
 						continue
 					}
 				}
-				if !yield(Message{Subject: subj, Payload: m.Payload, Publisher: f.st.Name, Epoch: uint64(f.st.Publisher), Number: m.Number}, nil) {
+				var x *extra
+				if m.Headers != nil {
+					x = f.extraOf(m.Headers)
+				}
+				if !yield(Message{Subject: subj, Payload: m.Payload, Publisher: name, Epoch: epoch, Number: m.Number, extra: x}, nil) {
 					return
 				}
 			}
@@ -457,11 +429,13 @@ func (f *feed) open(p rmcast.Packet) error {
 		var err error
 		if from, to, err = f.cur.Open(p.Seq, p.Plain); err != nil {
 			f.malformed(err)
-		} else if f.sub.hash != 0 && rmcast.Assigned(p.Plain, f.sub.hash) != f.sub.b.self {
-			f.cur.Pass()
 		}
 	}
 	if to < from {
+		return nil
+	}
+	if loose(f.st) {
+		f.sub.missed.Add(to - from + 1)
 		return nil
 	}
 	return &Lost{Subject: f.st.Subject, Publisher: f.st.Name, Epoch: uint64(f.st.Publisher), From: from, To: to}

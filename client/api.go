@@ -10,6 +10,8 @@ type (
 	Status = api.Status
 	// Drop is a reason for which packets or frames were thrown away.
 	Drop = api.Drop
+	// Discovery is a source by which a host finds others.
+	Discovery = api.Discovery
 	// Warning is something a person should look at: a wrong clock, strangers with a wrong secret, snooping that was switched off and is on again.
 	Warning = api.Warning
 	// Limit is the bound of a table and how much of it is used.
@@ -34,6 +36,16 @@ type (
 	Attachment = api.Attachment
 	// Attach is the body of POST /v1/attachments.
 	Attach = api.Attach
+	// Name is a name in a network.
+	Name = api.Name
+	// NameAdd is the body of POST /v1/names.
+	NameAdd = api.NameAdd
+	// Lookup answers GET /v1/lookup.
+	Lookup = api.Lookup
+	// Service is where a service is.
+	Service = api.Service
+	// ServiceAdd is the body of POST /v1/services.
+	ServiceAdd = api.ServiceAdd
 	// Group is a multicast group that has members.
 	Group = api.Group
 	// Member is an attachment that joined a group.
@@ -46,6 +58,14 @@ type (
 	ProbeResult = api.ProbeResult
 	// BenchRequest is the body of POST /v1/bench/net.
 	BenchRequest = api.BenchRequest
+	// BenchBusRequest is the body of POST /v1/bench/bus.
+	BenchBusRequest = api.BenchBusRequest
+	// BenchBus is what a measurement of the bus found.
+	BenchBus = api.BenchBus
+	// BenchBusRow is one measurement of it.
+	BenchBusRow = api.BenchBusRow
+	// BenchBusReceiver is what came at one host.
+	BenchBusReceiver = api.BenchBusReceiver
 	// BenchEvent is one line of the answer.
 	BenchEvent = api.BenchEvent
 	// BenchProgress says what begins now.
@@ -64,7 +84,15 @@ type (
 	BenchCPU = api.BenchCPU
 	// Bus is a bus as the daemon's host sees it.
 	Bus = api.Bus
-	// BusMember is another host on a bus.
+	// BusToken admits programs to a bus.
+	BusToken = api.BusToken
+	// BusCreate is a bus to be made.
+	BusCreate = api.BusCreate
+	// BareCreate says what a bare bus passes.
+	BareCreate = api.BareCreate
+	// Bare is a bus of plain UDP datagrams.
+	Bare = api.Bare
+	// BusMember is another host on a bus, or a program.
 	BusMember = api.BusMember
 	// NATS is the listener for NATS clients.
 	NATS = api.NATS

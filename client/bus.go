@@ -19,6 +19,26 @@ func (c *Client) Buses(ctx context.Context) ([]Bus, error) {
 	return l.Buses, err
 }
 
+// Bus returns one bus.
+func (c *Client) Bus(ctx context.Context, name string) (Bus, error) {
+	return get[Bus](ctx, c, "/v1/buses/"+url.PathEscape(name))
+}
+
+// BusToken returns what a program needs to join a bus by package bus: a secret.
+func (c *Client) BusToken(ctx context.Context, name string) (BusToken, error) {
+	return get[BusToken](ctx, c, "/v1/buses/"+url.PathEscape(name)+"/token")
+}
+
+// CreateBus makes a bare bus on the daemon's host, or takes up one that another host made.
+func (c *Client) CreateBus(ctx context.Context, b BusCreate) (Bus, error) {
+	return post[Bus](ctx, c, "/v1/buses", b)
+}
+
+// RemoveBus ends a bare bus on the daemon's host.
+func (c *Client) RemoveBus(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/buses/"+url.PathEscape(name), nil, nil)
+}
+
 // Publish publishes messages on a bus, in order, MaxBusBatch at most.
 func (c *Client) Publish(ctx context.Context, bus string, messages ...BusMessage) (BusPublished, error) {
 	return post[BusPublished](ctx, c, "/v1/buses/"+url.PathEscape(bus)+"/messages", api.BusPublish{Messages: messages})

@@ -2,13 +2,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
 
+	"github.com/weft-net/weft/client"
 	"github.com/weft-net/weft/internal/cli"
+	"github.com/weft-net/weft/internal/cni"
 )
 
 // version is set by the linker for releases; see versionOf for what others show.
@@ -19,6 +22,10 @@ var version string
 func init() { runtime.LockOSThread() }
 
 func main() {
+	if cni.Called(os.Args, os.Environ()) {
+		runtime.UnlockOSThread()
+		os.Exit(plugin().Main(context.Background()))
+	}
 	args := cli.TakeArgs(os.Args)
 	if !slices.Contains(args, "run") {
 		runtime.UnlockOSThread()
@@ -34,6 +41,16 @@ func main() {
 		Clean:   clean,
 	}
 	os.Exit(app.Main(context.Background()))
+}
+
+// plugin is this process as a runtime of containers calls it.
+func plugin() *cni.Plugin {
+	return &cni.Plugin{
+		Env: os.Environ(), In: os.Stdin, Out: os.Stdout, Host: cni.Kernel{},
+		Dial: func(runDir string) cni.Weft {
+			return client.Dial(client.SocketPath(cmp.Or(runDir, os.Getenv("WEFT_RUN_DIR"), client.DefaultRunDir)))
+		},
+	}
 }
 
 var buildInfo = debug.ReadBuildInfo

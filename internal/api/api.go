@@ -108,6 +108,7 @@ type Network struct {
 	DenyGroups  []string `json:"deny_groups,omitempty"`
 	Rate        int      `json:"rate,omitempty" doc:"Broadcast and unregistered groups per attachment, in frames per second"`
 	DNS         string   `json:"dns,omitempty" doc:"The DNS service's address, the same on every host"`
+	Domain      string   `json:"domain,omitempty" doc:"What its names end in"`
 	Conflict    string   `json:"conflict,omitempty" doc:"Two definitions that differ met; which one stands, and what to do"`
 	// Problems are of plain networks: they have no relays and cross no NAT.
 	Problems []HostProblem `json:"problems,omitempty" doc:"Hosts that this host cannot send to in a plain network, or not everything, and why"`
@@ -189,6 +190,9 @@ type Attach struct {
 	IPs       []string `json:"ips,omitempty" maxItems:"8" doc:"Addresses wanted; default: the next free ones"`
 
 	MulticastRoute bool `json:"multicast_route,omitempty" doc:"KindHost: route 224.0.0.0/4 into the network"`
+
+	Interface string `json:"interface,omitempty" pattern:"^[A-Za-z0-9_][A-Za-z0-9_.-]*$" maxLength:"15" doc:"KindNetns: what the device inside is called; default: the next free one of weft0, weft1, ..."`
+	Renew     bool   `json:"renew,omitempty" doc:"For callers whose names say whose the attachment is: one of that name in the same namespace is the answer, one in another namespace makes way for this"`
 }
 
 // Group is a multicast group that has members.

@@ -35,10 +35,11 @@ type BenchRequest struct {
 	MaxMbit    int      `json:"max_mbit,omitempty" minimum:"0" maximum:"1000000" doc:"What no test may exceed, in Mbit/s of payload; 0: nothing"`
 }
 
-// BenchEvent is one line of the answer to POST /v1/bench/net: progress until the result or an error ends it.
+// BenchEvent is one line of the answer to POST /v1/bench/net or /v1/bench/bus: progress until the result or an error ends it.
 type BenchEvent struct {
 	Progress *BenchProgress `json:"progress,omitempty"`
-	Result   *Bench         `json:"result,omitempty"`
+	Result   *Bench         `json:"result,omitempty" doc:"Of /v1/bench/net"`
+	Bus      *BenchBus      `json:"bus,omitempty" doc:"Of /v1/bench/bus"`
 	Error    *Error         `json:"error,omitempty"`
 }
 

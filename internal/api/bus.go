@@ -27,6 +27,17 @@ type BusMessage struct {
 	PayloadBase64 []byte              `json:"payload_base64,omitempty" doc:"In place of payload, if it is not UTF-8"`
 }
 
+// BusToken answers GET /v1/buses/{bus}/token: what a program needs to join a bus as a member (package bus). It admits to the bus and to
+// nothing else: a secret.
+type BusToken struct {
+	Bus   string   `json:"bus" doc:"The bus's name"`
+	Token string   `json:"token"`
+	Seeds []string `json:"seeds" doc:"Where hosts listen that are on the bus: address and UDP port, this host's first"`
+}
+
+// String hides the token from logs.
+func (BusToken) String() string { return "(token of a bus)" }
+
 // BusPublish is the body of POST /v1/buses/{bus}/messages.
 type BusPublish struct {
 	Messages []BusMessage `json:"messages" minItems:"1" maxItems:"4096"`
@@ -67,7 +78,7 @@ type Buses struct {
 type Bus struct {
 	Name          string      `json:"name"`
 	Joined        bool        `json:"joined" doc:"This host is a member now; if not, it is one as soon as it is needed"`
-	Port          int         `json:"port,omitempty" doc:"UDP: must be open to the other members, and 6784 for multicast"`
+	Port          int         `json:"port,omitempty" doc:"UDP, and TCP for members that UDP does not reach: must be open to the other members, and UDP 6784 for multicast"`
 	Members       []BusMember `json:"members" doc:"The other hosts on it"`
 	Subscriptions int         `json:"subscriptions" doc:"Of programs on this host"`
 	Published     uint64      `json:"published" doc:"Messages of programs on this host"`
@@ -75,16 +86,58 @@ type Bus struct {
 	Sent          uint64      `json:"sent" doc:"Messages of this host that went to others"`
 	Received      uint64      `json:"received" doc:"Messages of other hosts"`
 	NATS          *NATS       `json:"nats,omitempty"`
+	Bare          *Bare       `json:"bare,omitempty" doc:"A group of plain UDP datagrams, NOT encrypted, whose messages are on the cluster's own bus"`
 }
 
-// BusMember is another host on a bus.
+// BusCreate is the body of POST /v1/buses. Bare is needed: the other buses are made by programs.
+type BusCreate struct {
+	Name string      `json:"name" maxLength:"63"`
+	Bare *BareCreate `json:"bare"`
+}
+
+// BareCreate says what a bare bus passes, and where on this host.
+type BareCreate struct {
+	Group   string `json:"group" maxLength:"64" doc:"GROUP:PORT, IPv6 as [GROUP]:PORT"`
+	Iface   string `json:"iface,omitempty" maxLength:"64" doc:"Interface, or an address it has; default: that of the route to the group"`
+	TTL     int    `json:"ttl,omitempty" minimum:"0" maximum:"255" doc:"How many routers away what is sent is heard, plus one; 0: 1"`
+	Subject string `json:"subject,omitempty" maxLength:"255" doc:"Default: bare. and the name"`
+}
+
+// Bare is a group of plain UDP datagrams and a subject of the cluster's own bus: what comes on one goes out on the other. NOT encrypted on the LAN.
+type Bare struct {
+	Group     string `json:"group"`
+	Subject   string `json:"subject"`
+	Here      bool   `json:"here" doc:"This host has it; what follows is about this host"`
+	Iface     string `json:"iface,omitempty" doc:"As asked for"`
+	Interface string `json:"interface,omitempty" doc:"In use"`
+	TTL       int    `json:"ttl,omitempty"`
+	// Bridging: of the hosts that share a LAN, one passes datagrams.
+	Bridging     bool              `json:"bridging" doc:"This host passes datagrams between the LAN and the bus"`
+	Bridge       string            `json:"bridge,omitempty" doc:"The host that does on this LAN"`
+	OnLAN        []string          `json:"on_lan,omitempty" doc:"Other hosts of this bus that are heard on the LAN"`
+	Hosts        []string          `json:"hosts" doc:"All hosts that have it"`
+	DatagramsIn  uint64            `json:"datagrams_in" doc:"From the LAN to the bus"`
+	DatagramsOut uint64            `json:"datagrams_out" doc:"From the bus to the LAN"`
+	BytesIn      uint64            `json:"bytes_in"`
+	BytesOut     uint64            `json:"bytes_out"`
+	Passive      uint64            `json:"passive" doc:"Datagrams that another host of the LAN passed"`
+	Bridged      uint64            `json:"bridged" doc:"Datagrams that the bridge of the LAN had sent"`
+	Drops        map[string]uint64 `json:"drops,omitempty" doc:"By reason, those that are not 0"`
+	Conflict     string            `json:"conflict,omitempty"`
+	Problem      string            `json:"problem,omitempty"`
+}
+
+// BusMember is another host on a bus, or a program.
 type BusMember struct {
 	Host     string `json:"host"`
 	State    string `json:"state" enum:"alive,suspected,unreachable"`
 	Endpoint string `json:"endpoint"`
 	Known    bool   `json:"known" doc:"What its programs want is known here"`
+	Program  bool   `json:"program,omitempty" doc:"It is no host but a program of its own"`
 	// Multicast is seen from this host, as in Link.
 	Multicast string `json:"multicast" enum:"both,from,to,none"`
+	Path      string `json:"path" enum:"udp,tcp,member" doc:"How what does not go by multicast goes: UDP; TCP, where UDP does not reach it; by way of another member, where neither can dial the other"`
+	Via       string `json:"via,omitempty" doc:"That member"`
 }
 
 // NATS is the listener for NATS clients.

@@ -27,6 +27,10 @@ type Status struct {
 	HostsAlive     int      `json:"hosts_alive" doc:"This host included"`
 	HostsKnown     int      `json:"hosts_known"`
 
+	Seeds []Seed `json:"seeds,omitempty" doc:"Addresses by which this host looks for others, as given to up and connect"`
+	// Discovery are the sources by which this host finds others; none unless some were given.
+	Discovery []Discovery `json:"discovery,omitempty" doc:"Sources by which this host finds others"`
+
 	Networks []Network      `json:"networks"`
 	Bus      *Bus           `json:"bus,omitempty" doc:"The cluster's own bus, when this host is a member of it"`
 	Paths    map[string]int `json:"paths" doc:"Links by path"`
@@ -36,11 +40,44 @@ type Status struct {
 	Limits   []Limit        `json:"limits" doc:"Bounded tables, how full they are"`
 }
 
+// Seed is an address by which a host looks for others.
+type Seed struct {
+	Name    string `json:"name"`
+	Reached bool   `json:"reached" doc:"There is a link to the host that answered there"`
+	Error   string `json:"error,omitempty"`
+}
+
 // HandedOver says from whom a daemon took over its sockets, keys and TAPs.
 type HandedOver struct {
 	Version string  `json:"version" doc:"Of the daemon before"`
 	PauseMS float64 `json:"pause_ms" doc:"How long frames waited, in milliseconds"`
 }
+
+// Discovery is a source of hosts, such as a store or the local segment, and how it fares.
+type Discovery struct {
+	Source string `json:"source" doc:"As it was given to weft up"`
+	// State is one of the Discovery constants.
+	State       string     `json:"state" enum:"asking,ok,failing"`
+	LastSuccess *time.Time `json:"last_success,omitempty" doc:"When it last answered"`
+	Addresses   int        `json:"addresses" doc:"Found when it last answered, this host's own included"`
+	Unanswered  []string   `json:"unanswered" doc:"Of these, where no host of the cluster has answered so far"`
+	Silent      []string   `json:"silent" doc:"Of the unanswered, those where nobody has answered for 15 s or more: not up, not reached, or of another cluster"`
+	Registered  bool       `json:"registered" doc:"This host's own addresses are there"`
+	ReadOnly    bool       `json:"read_only" doc:"Nothing can be registered there"`
+	Refused     int        `json:"refused" doc:"Entries that are no address of a host"`
+	RefusedWhy  string     `json:"refused_why,omitempty" doc:"Of the first one refused"`
+	Failures    int        `json:"failures" doc:"Tries that failed since it last answered"`
+	RetryS      float64    `json:"retry_s,omitempty" doc:"Seconds until it is tried again"`
+	Error       string     `json:"error,omitempty" doc:"Why it failed last"`
+	Hint        string     `json:"hint,omitempty" doc:"One line to do"`
+}
+
+// States of a source of hosts.
+const (
+	DiscoveryAsking  = "asking" // it has not answered yet
+	DiscoveryOK      = "ok"
+	DiscoveryFailing = "failing" // it is tried again; what it said before stays
+)
 
 // States of a host's own daemon. Degraded reports which of them exit with 3.
 const (

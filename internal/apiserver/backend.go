@@ -15,6 +15,7 @@ import (
 type Backend interface {
 	Cluster
 	Networks
+	Names
 	Measurements
 	Buses
 	Lifecycle
@@ -55,17 +56,45 @@ type Networks interface {
 	IPAM(ctx context.Context) (api.IPAM, error)
 }
 
+// Names is the part of a Backend that is about names and services. An empty network is the default one.
+type Names interface {
+	// Names lists names of all living hosts in the networks that this host has, or in one.
+	Names(ctx context.Context, network string) (api.Names, error)
+	// AddName adds addresses to a name that this host gives.
+	AddName(ctx context.Context, n api.NameAdd) (api.Name, error)
+	// RemoveName takes addresses of a name back, all if none is named: CodeRefused, naming the host, when another one gave them.
+	RemoveName(ctx context.Context, network, name string, addresses []string) error
+	// Lookup tells the addresses of a name, or the names of an address, as attachments of the network see them: CodeNotFound when there are none.
+	Lookup(ctx context.Context, network, name string) (api.Lookup, error)
+	// SetAliases gives an attachment of this host further names in place of those it had.
+	SetAliases(ctx context.Context, network, attachment string, a api.Aliases) error
+	Services(ctx context.Context, network string) (api.Services, error)
+	// AddService says where a service is, in place of what this host said of it before.
+	AddService(ctx context.Context, s api.ServiceAdd) (api.Service, error)
+	RemoveService(ctx context.Context, network, service, name string) error
+}
+
 // Measurements is the part of a Backend that measures.
 type Measurements interface {
 	// BenchNet measures a network between this host and others. It tells progress from time to time, and ends when that
 	// returns an error. CodeConflict while one of the hosts takes part in another.
 	BenchNet(ctx context.Context, r api.BenchRequest, progress func(api.BenchProgress) error) (api.Bench, error)
+	// BenchBus measures the cluster's bus likewise.
+	BenchBus(ctx context.Context, r api.BenchBusRequest, progress func(api.BenchProgress) error) (api.BenchBus, error)
 }
 
 // Buses is the part of a Backend that is about messages. CodeNotFound for a bus that is not there, CodeInvalid for a bad subject,
 // CodeTooLarge for a message that is too long.
 type Buses interface {
 	Buses(ctx context.Context) (api.Buses, error)
+	// Bus is one of Buses.
+	Bus(ctx context.Context, name string) (api.Bus, error)
+	// CreateBus makes a bare bus, or takes up one that another host made: CodeConflict when it is here already, or is another one there.
+	CreateBus(ctx context.Context, b api.BusCreate) (api.Bus, error)
+	// RemoveBus ends a bare bus on this host: CodeRefused for the cluster's own.
+	RemoveBus(ctx context.Context, name string) error
+	// BusToken returns what admits programs to a bus: CodeInvalid for a bare one.
+	BusToken(ctx context.Context, bus string) (api.BusToken, error)
 	Publish(ctx context.Context, bus string, p api.BusPublish) (api.BusPublished, error)
 	// Request publishes and waits for one answer: CodeUnavailable when nobody is there to answer, CodeTimeout when nobody does.
 	Request(ctx context.Context, bus string, r api.BusRequest) (api.BusMessage, error)

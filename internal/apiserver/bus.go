@@ -19,6 +19,9 @@ type (
 		Bus  string `path:"bus" minLength:"1" maxLength:"63"`
 		Body api.BusPublish
 	}
+	byBus struct {
+		Bus string `path:"bus" minLength:"1" maxLength:"63"`
+	}
 	askBus struct {
 		Bus  string `path:"bus" minLength:"1" maxLength:"63"`
 		Body api.BusRequest
@@ -36,14 +39,30 @@ func (s *Server) busRoutes(to huma.API) {
 		v, err := b.Buses(ctx)
 		v.Buses = list(v.Buses)
 		for i := range v.Buses {
-			v.Buses[i].Members = list(v.Buses[i].Members)
+			v.Buses[i] = whole(v.Buses[i])
 		}
 		return v, err
 	})
-	carry(s, to, "/v1/buses/{bus}/messages", "publish", "Publish messages", func(ctx context.Context, in *toBus) (api.BusPublished, error) {
+	op(s, to, http.MethodGet, "/v1/buses/{bus}", "bus", "One bus", func(ctx context.Context, in *byBus) (api.Bus, error) {
+		v, err := b.Bus(ctx, in.Bus)
+		return whole(v), err
+	})
+	op(s, to, http.MethodPost, "/v1/buses", "createBus", "Make a bare bus, or take up one of that name", func(ctx context.Context, in *withBody[api.BusCreate]) (api.Bus, error) {
+		v, err := b.CreateBus(ctx, in.Body)
+		return whole(v), err
+	})
+	op(s, to, http.MethodDelete, "/v1/buses/{bus}", "removeBus", "End a bare bus on this host", func(ctx context.Context, in *byBus) (api.Done, error) {
+		return done(b.RemoveBus(ctx, in.Bus))
+	})
+	op(s, to, http.MethodGet, "/v1/buses/{bus}/token", "busToken", "The token that admits programs to a bus, and where to find it", func(ctx context.Context, in *byBus) (api.BusToken, error) {
+		v, err := b.BusToken(ctx, in.Bus)
+		v.Seeds = list(v.Seeds)
+		return v, err
+	})
+	opUpTo(s, to, api.MaxBusBody, http.MethodPost, "/v1/buses/{bus}/messages", "publish", "Publish messages", func(ctx context.Context, in *toBus) (api.BusPublished, error) {
 		return b.Publish(ctx, in.Bus, in.Body)
 	})
-	carry(s, to, "/v1/buses/{bus}/request", "request", "Publish a message and wait for an answer", func(ctx context.Context, in *askBus) (api.BusMessage, error) {
+	opUpTo(s, to, api.MaxBusBody, http.MethodPost, "/v1/buses/{bus}/request", "request", "Publish a message and wait for an answer", func(ctx context.Context, in *askBus) (api.BusMessage, error) {
 		return b.Request(ctx, in.Bus, in.Body)
 	})
 	event := to.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[api.BusEvent](), true, "BusEvent")
@@ -64,19 +83,15 @@ func (s *Server) busRoutes(to huma.API) {
 	})
 }
 
-// carry is op for requests that carry messages, which may be longer than others.
-func carry[I, O any](s *Server, to huma.API, path, id, summary string, call func(context.Context, *I) (O, error)) {
-	huma.Register(to, huma.Operation{
-		OperationID: id, Method: http.MethodPost, Path: path, Summary: summary,
-		MaxBodyBytes: api.MaxBusBody, BodyReadTimeout: readTimeout,
-		DefaultStatus: http.StatusOK, Errors: []int{http.StatusUnprocessableEntity, http.StatusInternalServerError},
-	}, func(ctx context.Context, in *I) (*answer[O], error) {
-		out, err := call(ctx, in)
-		if err != nil {
-			return nil, s.problem(ctx, err)
-		}
-		return &answer[O]{Body: out}, nil
-	})
+// whole makes empty lists of those that are missing.
+func whole(b api.Bus) api.Bus {
+	b.Members = list(b.Members)
+	if b.Bare != nil {
+		bare := *b.Bare
+		bare.Hosts = list(bare.Hosts)
+		b.Bare = &bare
+	}
+	return b
 }
 
 // maxSubscribers leaves connections for everything else.

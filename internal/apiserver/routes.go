@@ -37,9 +37,14 @@ type (
 
 // op registers one operation; the answer's slices are never null.
 func op[I, O any](s *Server, to huma.API, method, path, id, summary string, call func(context.Context, *I) (O, error)) {
+	opUpTo(s, to, api.MaxBody, method, path, id, summary, call)
+}
+
+// opUpTo is op for requests of another length, in bytes.
+func opUpTo[I, O any](s *Server, to huma.API, maxBody int64, method, path, id, summary string, call func(context.Context, *I) (O, error)) {
 	huma.Register(to, huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary,
-		MaxBodyBytes: api.MaxBody, BodyReadTimeout: readTimeout,
+		MaxBodyBytes: maxBody, BodyReadTimeout: readTimeout,
 		DefaultStatus: http.StatusOK, Errors: []int{http.StatusUnprocessableEntity, http.StatusInternalServerError},
 	}, func(ctx context.Context, in *I) (*answer[O], error) {
 		out, err := call(ctx, in)
@@ -64,7 +69,8 @@ func list[T any](l []T) []T {
 func (s *Server) routes(to huma.API) {
 	s.clusterRoutes(to)
 	s.networkRoutes(to)
-	s.benchRoute(to)
+	s.nameRoutes(to)
+	s.benchRoutes(to)
 	s.busRoutes(to)
 	op(s, to, http.MethodPost, "/v1/down", "down", "Stop the daemon", func(ctx context.Context, in *withBody[api.Down]) (api.Done, error) {
 		return done(s.backend.Down(ctx, in.Body))

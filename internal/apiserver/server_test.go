@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,6 +74,7 @@ func TestBadRequestsAreProblems(t *testing.T) {
 		"host name too long":     {"DELETE", "/v1/hosts/" + long, "", "", 422},
 		"bench too long":         {"POST", "/v1/bench/net", js, `{"duration_ms":60001}`, 422},
 		"bench too fast":         {"POST", "/v1/bench/net", js, `{"rate":1000001}`, 422},
+		"bench of bus":           {"POST", "/v1/bench/bus", js, `{"tests":["tcp"]}`, 422},
 		"bench of what":          {"POST", "/v1/bench/net", js, `{"tests":["speed"]}`, 422},
 		"bench of too many":      {"POST", "/v1/bench/net", js, `{"hosts":["` + strings.Repeat(`a","`, 16) + `a"]}`, 422},
 		"down with a wrong type": {"POST", "/v1/down", js, `{"leave":"yes"}`, 422},
@@ -174,7 +176,7 @@ func TestWebPagesAreRefused(t *testing.T) {
 // Lists are lists: [] and never null, so that jq '.hosts[]' works on an empty cluster.
 func TestNoNullLists(t *testing.T) {
 	h := apiserver.New(empty{apiservertest.New()}, apiserver.Options{}).Handler()
-	for _, path := range []string{"/v1/status", "/v1/hosts", "/v1/links", "/v1/networks", "/v1/attachments", "/v1/groups", "/v1/ipam", "/v1/buses"} {
+	for _, path := range []string{"/v1/status", "/v1/hosts", "/v1/links", "/v1/networks", "/v1/attachments", "/v1/groups", "/v1/ipam", "/v1/buses", "/v1/names", "/v1/services", "/v1/lookup?name=a"} {
 		w := do(t, h, http.MethodGet, path, "", "")
 		if w.Code != http.StatusOK || strings.Contains(w.Body.String(), "null") || strings.Contains(w.Body.String(), "$schema") {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
@@ -189,10 +191,25 @@ func (empty) Hosts(context.Context) (api.Hosts, error)             { return api.
 func (empty) Links(context.Context) (api.Links, error)             { return api.Links{}, nil }
 func (empty) Attachments(context.Context) (api.Attachments, error) { return api.Attachments{}, nil }
 func (empty) IPAM(context.Context) (api.IPAM, error)               { return api.IPAM{}, nil }
+func (empty) Lookup(context.Context, string, string) (api.Lookup, error) {
+	return api.Lookup{}, nil
+}
+
+func (empty) Names(context.Context, string) (api.Names, error) {
+	return api.Names{Names: []api.Name{{}}}, nil
+}
+
+func (empty) Services(context.Context, string) (api.Services, error) {
+	return api.Services{Services: []api.Service{{}}}, nil
+}
+
 func (empty) Networks(context.Context) (api.Networks, error) {
 	return api.Networks{Networks: []api.Network{{}}}, nil
 }
 
+func (empty) Bus(context.Context, string) (api.Bus, error)              { return api.Bus{}, nil }
+func (empty) CreateBus(context.Context, api.BusCreate) (api.Bus, error) { return api.Bus{}, nil }
+func (empty) RemoveBus(context.Context, string) error                   { return nil }
 func (empty) Buses(context.Context) (api.Buses, error) {
 	return api.Buses{Buses: []api.Bus{{}}}, nil
 }
@@ -423,6 +440,37 @@ func TestClientRoundTrips(t *testing.T) {
 	check("groups", err)
 	_, err = c.IPAM(ctx)
 	check("ipam", err)
+	name, err := c.AddName(ctx, client.NameAdd{Name: "printer", Addresses: []string{"192.0.2.7"}})
+	check("add name", err)
+	if name.FQDN != "printer.weft.weft.internal" {
+		t.Errorf("name %+v", name)
+	}
+	list, err := c.Names(ctx, "weft")
+	check("names", err)
+	if len(list) != 2 || list[1].Name != "printer" {
+		t.Errorf("names %+v", list)
+	}
+	found, err := c.Lookup(ctx, "", "printer")
+	check("lookup", err)
+	if found.Addresses[0] != "192.0.2.7" {
+		t.Errorf("found %+v", found)
+	}
+	check("rm name", c.RemoveName(ctx, "weft", "printer", "192.0.2.7", "192.0.2.8"))
+	check("aliases", c.SetAliases(ctx, "weft", "chat", "talk", "irc"))
+	check("no aliases", c.SetAliases(ctx, "weft", "chat"))
+	_, err = c.AddService(ctx, client.ServiceAdd{Service: "_ipp._tcp", Name: "printer", Port: 631})
+	check("add service", err)
+	services, err := c.Services(ctx, "")
+	check("services", err)
+	if len(services) != 2 || services[1].Service != "_ipp._tcp" {
+		t.Errorf("services %+v", services)
+	}
+	check("rm service", c.RemoveService(ctx, "weft", "_ipp._tcp", "printer"))
+	for _, want := range []string{"rm name weft/printer [192.0.2.7 192.0.2.8]", "aliases weft/chat [talk irc]", "aliases weft/chat []"} {
+		if !slices.Contains(b.Calls(), want) {
+			t.Errorf("no %q in %q", want, b.Calls())
+		}
+	}
 	tok, err := c.Token(ctx)
 	check("token", err)
 	if tok != apiservertest.Token {

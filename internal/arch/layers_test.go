@@ -33,23 +33,29 @@ const (
 var layers = map[string]layer{
 	"internal/ident": codec, "internal/wire": codec, "internal/ether": codec, "internal/api": codec, "internal/config": codec,
 	"internal/record": codec, "internal/gso": codec, "internal/snapshot": codec, "internal/natsproto": codec,
+	"internal/envelope": codec, "internal/dns": codec,
 
-	"internal/seal": core, "internal/handshake": core, "internal/frag": core, "internal/link": core,
+	"internal/gcm": core, "internal/seal": core, "internal/handshake": core, "internal/frag": core, "internal/link": core,
 	"internal/state": core, "internal/ring": core, "internal/fdb": core,
 	"internal/island": core, "internal/tree": core, "internal/hearing": core, "internal/measure": core,
-	"internal/subject": core, "internal/buskey": core, "internal/rmcast": core,
+	"internal/subject": core, "internal/buskey": core, "internal/rmcast": core, "internal/parity": core,
+	"internal/names": core,
 
 	"internal/udp": seam, "internal/netmon": seam, "internal/tap": seam, "internal/nl": seam, "internal/netns": seam,
 	"internal/guard": seam, "internal/store": seam, "internal/sdnotify": seam, "internal/handover": seam, "internal/load": seam,
-	"internal/ethersock": seam,
+	"internal/ethersock": seam, "internal/unixsock": seam, "internal/sealedtcp": seam, "internal/edge": seam,
+	"internal/dockerapi": seam,
 
 	"internal/stream": service, "internal/mesh": service, "internal/cast": service, "internal/vnet": service,
 	"internal/ipam": service, "internal/bench": service, "bus": service, "internal/broker": service,
+	"internal/nameserver": service, "internal/containers": service, "internal/swarm": service,
+	"internal/discover": service,
 
 	"internal/daemon": assembly,
 
 	"internal/cli": face, "internal/apiserver": face, "internal/mcast": face, "internal/run": face, "client": face,
-	"internal/nats": face,
+	"internal/nats": face, "internal/bare": face, "internal/docker": face, "internal/dockerproxy": face,
+	"internal/cni": face,
 
 	"cmd/weft": command,
 }
@@ -57,17 +63,20 @@ var layers = map[string]layer{
 // sideways lists the imports inside a layer that are meant, by importer.
 // Codecs and cores are values and functions: those that build on one another may.
 var sideways = map[string][]string{
-	"internal/mesh": {"internal/stream"},
-	"internal/load": {"internal/udp"},
-	"internal/nl":   {"internal/netns"},
-	"internal/tap":  {"internal/netns"},
-	"internal/cli":  {"internal/mcast", "internal/run", "client", "internal/apiserver"},
-	"internal/run":  {"client", "internal/mcast"},
+	"internal/mesh":     {"internal/stream"},
+	"internal/load":     {"internal/udp"},
+	"internal/edge":     {"internal/sealedtcp"},
+	"internal/handover": {"internal/unixsock"},
+	"internal/nl":       {"internal/netns"},
+	"internal/tap":      {"internal/netns"},
+	"internal/cli":      {"internal/mcast", "internal/run", "client", "internal/apiserver", "internal/bare", "internal/docker", "internal/cni", "internal/dockerproxy"},
+	"internal/run":      {"client", "internal/mcast"},
+	"internal/cni":      {"client"},
 }
 
 // up lists the imports against the rule that are meant: faces with a server side are started by the assembly.
 var up = map[string][]string{
-	"internal/daemon": {"internal/apiserver", "internal/nats"},
+	"internal/daemon": {"internal/apiserver", "internal/nats", "internal/bare", "internal/docker"},
 }
 
 // rails are outside the layers: nothing but a _test.go or another rail imports them.

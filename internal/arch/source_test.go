@@ -130,16 +130,29 @@ func imports(f *ast.File, path string) bool {
 	return slices.ContainsFunc(f.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"`+path+`"` })
 }
 
-// TestNoSleepInTests: a sleep used as a wait is a flaky test. Inside a bubble of testing/synctest time is fake and
-// Sleep is how one advances it.
+// TestNoSleepInTests: a sleep used as a wait is a flaky test. Inside a bubble (bubbletest) time is fake and Sleep
+// is how one advances it.
 func TestNoSleepInTests(t *testing.T) {
 	fset, all := sources(t)
 	for _, s := range all {
-		if !s.isTest() && !strings.HasPrefix(s.path, "test/") || imports(s.file, "testing/synctest") {
+		if !s.isTest() && !strings.HasPrefix(s.path, "test/") || imports(s.file, "testing/synctest") || imports(s.file, module+"/internal/bubbletest") {
 			continue
 		}
 		for _, at := range calls(s.file, "time", "Sleep") {
 			t.Errorf("%s: time.Sleep: wait for what you wait for, with a deadline", fset.Position(at))
+		}
+	}
+}
+
+// TestBubbles finds bubbles on several threads, which the race detector does not bear: package bubbletest says why.
+func TestBubbles(t *testing.T) {
+	fset, all := sources(t)
+	for _, s := range all {
+		if strings.HasPrefix(s.path, "internal/bubbletest/") {
+			continue
+		}
+		for _, at := range calls(s.file, "synctest", "Test") {
+			t.Errorf("%s: synctest.Test: bubbletest.Run does it on one thread", fset.Position(at))
 		}
 	}
 }

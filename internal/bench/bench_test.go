@@ -14,11 +14,12 @@ import (
 	"time"
 
 	"github.com/weft-net/weft/internal/api"
+	"github.com/weft-net/weft/internal/bubbletest"
 	"github.com/weft-net/weft/internal/load"
 )
 
 func TestRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		l := newLab(t, 3)
 		p := l.plan()
 		var progress []string
@@ -67,7 +68,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestFixedRate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		l := newLab(t, 3)
 		l.n.twice = 2
 		p := l.plan()
@@ -102,7 +103,7 @@ func TestFixedRate(t *testing.T) {
 
 // TestOthersWhoDoNotTakePart: named they fail the measurement, else they are skipped, the last one excepted.
 func TestOthersWhoDoNotTakePart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		l := newLab(t, 3)
 		l.endpoints[2].host.Off = true
 		p := l.plan()
@@ -135,7 +136,7 @@ func TestOthersWhoDoNotTakePart(t *testing.T) {
 
 // TestMuteHosts: who does not answer in the network, or not in the group, is named, and the others are measured.
 func TestMuteHosts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		l := newLab(t, 3)
 		l.n.mute[addrOf(3)] = true
 		p := l.plan()
@@ -156,7 +157,7 @@ func TestMuteHosts(t *testing.T) {
 
 // TestOneAtATime: a second one is told who runs the first; one that comes as the first ends is let in.
 func TestOneAtATime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		l := newLab(t, 2)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -186,7 +187,7 @@ func TestHostsThatGo(t *testing.T) {
 		"its endpoint": func(l *lab) { l.endpoints[2].Close() },
 		"its agent":    func(l *lab) { close(l.agents[2].done) },
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubbletest.Run(t, func(t *testing.T) {
 			l := newLab(t, 3)
 			p := l.plan()
 			p.Tests, p.Duration = []string{api.BenchTCP}, time.Minute
@@ -199,7 +200,7 @@ func TestHostsThatGo(t *testing.T) {
 			l.close(t)
 		})
 	}
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		l := newLab(t, 2)
 		p := l.plan()
 		p.Progress = func(e api.BenchProgress) error {
@@ -237,7 +238,7 @@ func TestEndpointTrustsNobody(t *testing.T) {
 		`{"do":{"op":"exec"}}`: "exec",
 		`{"bye":null}`:         "asked for",
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubbletest.Run(t, func(t *testing.T) {
 			l := newLab(t, 1)
 			conn, err := l.peers[0].Dial(t.Context())
 			if err != nil {
@@ -266,7 +267,7 @@ func TestEndpointTrustsNobody(t *testing.T) {
 			l.close(t)
 		})
 	}
-	synctest.Test(t, func(t *testing.T) { // one that says nothing is not waited for long
+	bubbletest.Run(t, func(t *testing.T) { // one that says nothing is not waited for long
 		l := newLab(t, 1)
 		conn, _ := l.peers[0].Dial(t.Context())
 		began := time.Now()

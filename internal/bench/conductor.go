@@ -28,6 +28,7 @@ type Plan struct {
 	Strict bool // a peer that does not take part fails the whole; else it is skipped
 
 	Network  string
+	bus      bool       // the cluster's bus in place of a network
 	Group    netip.Addr // for api.BenchMcast
 	Tests    []string   // of api.BenchTests
 	Duration time.Duration
@@ -132,7 +133,7 @@ func (r *runner) gather(ctx context.Context) error {
 	if err := r.say("prepare", nil, 0, 0); err != nil {
 		return err
 	}
-	o := open{Network: r.plan.Network, Group: r.plan.Group}
+	o := open{Network: r.plan.Network, Group: r.plan.Group, Bus: r.plan.bus}
 	var err error
 	if r.self, err = join(ctx, r.plan.Self, o, r.lost); err != nil {
 		return err

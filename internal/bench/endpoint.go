@@ -1,4 +1,4 @@
-// Package bench measures a network between hosts as attachments use it.
+// Package bench measures a network between hosts as attachments use it, and the cluster's bus.
 //
 // Every host that takes part has an Endpoint: asked over a stream, it plugs a load agent into the network as a temporary
 // attachment, has it send and count, and tells what weft and the machine used of their processors. The host that was
@@ -13,6 +13,8 @@
 //	                                                    ←  {"did":{"sent":{...}}}
 //	{"usage":{}}                                        →
 //	                                                    ←  {"usage":{"daemon_ns":1,"machine_ns":2,"boot":"..."}}
+//	{"bus":{"op":"publish",...}}                        →     (bus.go; after {"open":{"bus":true}}, in place of do)
+//	                                                    ←  {"bus":{"sent":1000,...}}
 //	{"bye":{}}                                          →
 //	                                                    ←  {"closed":{}}, when all is taken away
 //
@@ -66,6 +68,8 @@ type Host struct {
 	Name string
 	// Plug plugs a new agent into a network that this host has. An *api.Error goes to who asked.
 	Plug func(ctx context.Context, network string) (Plug, error)
+	// Bus waits until this host is on the cluster's bus.
+	Bus func(ctx context.Context) (Messages, error)
 	// Off makes the endpoint refuse everything: the settings say so.
 	Off bool
 }
@@ -209,6 +213,7 @@ func tell(conn net.Conn, a answer) error {
 type session struct {
 	e     *Endpoint
 	plug  Plug
+	bus   *busEnd // in place of a network
 	group netip.Addr
 }
 
@@ -220,11 +225,20 @@ func (s *session) open(ctx context.Context, by string, first ask) error {
 	if err := first.Open.check(); err != nil {
 		return err
 	}
-	if err := s.e.begin(ctx, by); err != nil {
+	err := s.e.begin(ctx, by)
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, plugTime)
 	defer cancel()
+	if first.Open.Bus {
+		if s.bus, err = newBusEnd(ctx, s.e.host); err != nil {
+			s.e.end()
+			return err
+		}
+		s.plug = Plug{Agent: s.bus, Close: s.bus.close}
+		return nil
+	}
 	p, err := s.e.host.Plug(ctx, first.Open.Network)
 	if err != nil {
 		s.e.end()
@@ -243,7 +257,13 @@ func (s *session) answer(ctx context.Context, a ask) (answer, error) {
 			return answer{}, err
 		}
 		return answer{Usage: &usage{DaemonNS: process.Nanoseconds(), MachineNS: machine.Nanoseconds(), Boot: boot}}, nil
-	case a.Do != nil:
+	case a.Bus != nil && s.bus != nil:
+		r, err := s.bus.answer(ctx, *a.Bus)
+		if err != nil {
+			return answer{}, err
+		}
+		return answer{Bus: &r}, nil
+	case a.Do != nil && s.bus == nil:
 		if err := s.check(*a.Do); err != nil {
 			return answer{}, api.Errorf(api.CodeInvalid, "%w", err)
 		}

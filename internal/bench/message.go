@@ -13,16 +13,21 @@ type ask struct {
 	Open  *open         `json:"open,omitempty"`
 	Do    *load.Request `json:"do,omitempty"`
 	Usage *struct{}     `json:"usage,omitempty"`
+	Bus   *busAsk       `json:"bus,omitempty"`
 	Bye   *struct{}     `json:"bye,omitempty"`
 }
 
 // open begins a session.
 type open struct {
 	Network string     `json:"network"`
+	Bus     bool       `json:"bus,omitempty"`  // no network: the cluster's bus
 	Group   netip.Addr `json:"group,omitzero"` // the only one that may be joined and sent to
 }
 
 func (o open) check() error {
+	if o.Bus {
+		return nil
+	}
 	if err := ident.CheckName("network", o.Network); err != nil {
 		return api.Errorf(api.CodeInvalid, "%w", err)
 	}
@@ -37,6 +42,7 @@ type answer struct {
 	Opened  *opened     `json:"opened,omitempty"`
 	Did     *load.Reply `json:"did,omitempty"`
 	Usage   *usage      `json:"usage,omitempty"`
+	Bus     *busReply   `json:"bus,omitempty"`
 	Closed  *struct{}   `json:"closed,omitempty"`
 	Refused *refusal    `json:"refused,omitempty"`
 }

@@ -43,7 +43,7 @@ func join(ctx context.Context, p Peer, o open, lost func(error)) (*party, error)
 	a, err := t.ask(ctx, ask{Open: &o}, openTime+plugTime)
 	switch {
 	case err != nil:
-	case a.Opened == nil || !a.Opened.Address.Addr().Is4() || a.Opened.MTU < 1280:
+	case a.Opened == nil || !o.Bus && (!a.Opened.Address.Addr().Is4() || a.Opened.MTU < 1280):
 		err = t.odd()
 	default:
 		t.opened = *a.Opened

@@ -30,8 +30,17 @@ func (r *runner) usage(ctx context.Context, others []*party) ([]used, error) {
 
 // account tells processor time. A machine with several hosts is counted once.
 func account(row *api.BenchRow, before, after []used) {
+	cpu, daemons, machines := accounts(before, after)
+	row.CPU = append(row.CPU, cpu...)
+	if row.DeliveredBytes >= enough {
+		gb := float64(row.DeliveredBytes) / 1e9
+		row.DaemonsSPerGB, row.MachinesSPerGB = daemons/gb, machines/gb
+	}
+}
+
+// accounts returns processor time in seconds, host by host and of all.
+func accounts(before, after []used) (cpu []api.BenchCPU, daemons, machines float64) {
 	seen := map[string]bool{}
-	var daemons, machines float64
 	for i := range after {
 		c := api.BenchCPU{
 			Host:     after[i].host,
@@ -44,10 +53,7 @@ func account(row *api.BenchRow, before, after []used) {
 		if !c.Shared {
 			machines += c.MachineS
 		}
-		row.CPU = append(row.CPU, c)
+		cpu = append(cpu, c)
 	}
-	if row.DeliveredBytes >= enough {
-		gb := float64(row.DeliveredBytes) / 1e9
-		row.DaemonsSPerGB, row.MachinesSPerGB = daemons/gb, machines/gb
-	}
+	return cpu, daemons, machines
 }

@@ -5,6 +5,9 @@
 // in the whole cluster, and who asks where nobody is there to answer is told so. While another host's interest is not known,
 // it is taken to want everything.
 //
+// Members of the bus that are no brokers (Go programs of package bus) hear of the same interest as that of any member, and theirs is heard so: that
+// way has less room and comes a moment later, but everyone understands it.
+//
 // One lock guards the tables. Publishing takes it only when they have changed since the subject was published last.
 package broker
 
@@ -18,6 +21,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/weft-net/weft/internal/rmcast"
 	"github.com/weft-net/weft/internal/subject"
 )
 
@@ -25,7 +29,7 @@ import (
 const (
 	// MaxSubscriptions of this host's programs, all together.
 	MaxSubscriptions = 65_536
-	// MaxPeers is how many other hosts are taken note of.
+	// MaxPeers is how many other hosts and programs on the bus are taken note of.
 	MaxPeers = 1024
 	// MaxQueue is the longest name of a queue group, in bytes.
 	MaxQueue = 255
@@ -46,10 +50,13 @@ var (
 	ErrSubject = subject.ErrBad
 )
 
-// Bus carries messages to the other hosts, in the order of the calls. A *bus.Publisher on ">" is one.
+// Bus carries messages to the other members, in the order of the calls. A *bus.Gateway is one.
 type Bus interface {
-	// SendTo may wait while receivers are behind. The payload is the caller's again when it returns.
-	SendTo(ctx context.Context, subject string, payload []byte) error
+	// Send may wait while receivers are behind. envelope is what package envelope writes, deals say who of which queue group has the
+	// message. What is passed is the caller's again when it returns.
+	Send(ctx context.Context, subject string, envelope []byte, deals []rmcast.Deal, payload []byte) error
+	// Want replaces what other members are told is wanted here.
+	Want(all []rmcast.Interest)
 }
 
 // Message is one message. What it refers to is only lent.
@@ -77,7 +84,8 @@ type Subscription struct {
 	sink   Sink
 	closed atomic.Bool
 	peer   *peer
-	weight int // of the peer's queue group; b.mu
+	weight int      // of the peer's queue group; b.mu
+	seats  []uint32 // a program's subscriptions that are meant, one of which has the message; b.mu, replaced as a whole
 }
 
 // want is one thing that programs of a host want.
@@ -92,6 +100,7 @@ type Broker struct {
 	local   int
 	wants   map[want]int // of local programs, how many
 	peers   map[uint64]*peer
+	brokers int // of the peers, or not known not to be
 	uplink  *uplink
 	changed chan struct{} // closed and replaced when peers change
 
@@ -159,11 +168,12 @@ func (b *Broker) Subscribe(ctx context.Context, pattern, queue string, sink Sink
 	}
 	b.local++
 	b.trie.Add(pattern, subject.Entry[*Subscription]{Value: s, Queue: queue})
-	u := b.count(want{pattern, queue}, 1)
+	u, news := b.count(want{pattern, queue}, 1)
 	b.gen.Add(1)
 	b.mu.Unlock()
-	if u != nil {
+	if news {
 		u.tell(ctx)
+		u.wake() // it declares it
 	}
 	return s, nil
 }
@@ -176,44 +186,61 @@ func (b *Broker) Unsubscribe(s *Subscription) {
 	b.mu.Lock()
 	b.local--
 	b.trie.Remove(s.Pattern, subject.Entry[*Subscription]{Value: s, Queue: s.Queue})
-	u := b.count(want{s.Pattern, s.Queue}, -1)
+	u, news := b.count(want{s.Pattern, s.Queue}, -1)
 	b.gen.Add(1)
 	b.mu.Unlock()
-	if u != nil {
+	if news {
 		u.wake()
 	}
 }
 
-// count notes how many want a thing, and returns the uplink when others must hear of it; b.mu is held.
-func (b *Broker) count(w want, by int) *uplink {
+// count notes how many want a thing, and returns the uplink and whether others must hear of it; b.mu is held.
+func (b *Broker) count(w want, by int) (u *uplink, news bool) {
 	n := b.wants[w] + by
 	if n == 0 {
 		delete(b.wants, w)
 	} else {
 		b.wants[w] = n
 	}
-	if b.uplink == nil || len(b.peers) == 0 || w.queue == "" && n > 0 && n-by > 0 {
-		return nil
+	if b.uplink == nil || w.queue == "" && n > 0 && n-by > 0 {
+		return nil, false
 	}
-	b.uplink.news[w] = n
-	return b.uplink
+	if b.uplink.stale = true; b.brokers > 0 {
+		b.uplink.news[w] = n
+	}
+	return b.uplink, true
 }
 
 // reserved tells subjects that belong to weft.
 func reserved(s string) bool { return strings.HasPrefix(s, Reserved) }
 
-// Known returns the names of the other hosts whose interest is known, and of those of whom it is not.
+// Known returns the names of the other hosts whose interest is known, and of the members of whom it is not.
 func (b *Broker) Known() (known, unknown []string) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	for _, e := range slices.Sorted(maps.Keys(b.peers)) {
-		if p := b.peers[e]; p.known {
+		switch p := b.peers[e]; {
+		case p.kind == isProgram:
+		case p.known:
 			known = append(known, p.name)
-		} else {
+		default:
 			unknown = append(unknown, p.name)
 		}
 	}
 	return known, unknown
+}
+
+// Programs returns the epochs of members that are no brokers.
+func (b *Broker) Programs() (epochs []uint64) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for e, p := range b.peers {
+		if p.kind == isProgram {
+			epochs = append(epochs, e)
+		}
+	}
+	slices.Sort(epochs)
+	return epochs
 }
 
 // Changed returns a channel that is closed when what Known returns may have changed.

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weft-net/weft/internal/bubbletest"
+	"github.com/weft-net/weft/internal/rmcast"
 )
 
 // lane is a bus in memory: what a member sends comes to each other one in order.
@@ -20,40 +23,66 @@ type lane struct {
 }
 
 type packet struct {
-	epoch   uint64
-	subject string
-	payload []byte
-	lost    uint64
+	epoch    uint64
+	subject  string
+	envelope []byte
+	deals    []rmcast.Deal
+	payload  []byte
 }
 
 type member struct {
 	l     *lane
 	epoch uint64
-	link  *Link
+	link  *Link // nil: a program's
 	in    chan packet
-	drop  bool // lose what comes now
+	drop  bool              // lose what comes now
+	wants []rmcast.Interest // what it declared
+	got   []packet          // by a program
 }
 
-func (m *member) SendTo(_ context.Context, subj string, payload []byte) error {
+func (m *member) name() string { return fmt.Sprintf("h%d", m.epoch) }
+
+func (m *member) Send(_ context.Context, subj string, env []byte, deals []rmcast.Deal, payload []byte) error {
 	m.l.mu.Lock()
 	defer m.l.mu.Unlock()
 	m.l.sent++
 	for _, o := range m.l.members {
 		if o != m {
-			o.in <- packet{m.epoch, subj, slices.Clone(payload), 0}
+			o.in <- packet{m.epoch, subj, slices.Clone(env), slices.Clone(deals), slices.Clone(payload)}
 		}
 	}
 	return nil
 }
 
-// join puts a broker on the lane; all hear of it, and it of all.
+func (m *member) Want(all []rmcast.Interest) {
+	m.l.mu.Lock()
+	m.wants = slices.Clone(all)
+	others := slices.Clone(m.l.members)
+	m.l.mu.Unlock()
+	for _, o := range others {
+		if o != m && o.link != nil {
+			o.link.Wants(m.epoch, m.name(), all)
+		}
+	}
+}
+
+// join puts a broker on the lane, or a program without one; all hear of it, and it of all.
 func (l *lane) join(ctx context.Context, b *Broker, epoch uint64) *member {
 	m := &member{l: l, epoch: epoch, in: make(chan packet, 10_000)}
-	m.link = b.Attach(ctx, m, epoch)
+	if b != nil {
+		m.link = b.Attach(ctx, m, epoch)
+	}
 	l.mu.Lock()
 	for _, o := range l.members {
-		o.link.Joined(epoch, fmt.Sprintf("h%d", epoch))
-		m.link.Joined(o.epoch, fmt.Sprintf("h%d", o.epoch))
+		if o.link != nil {
+			o.link.Joined(epoch, m.name())
+		}
+		if m.link != nil {
+			m.link.Joined(o.epoch, o.name())
+			if o.wants != nil { // l.mu is held
+				m.link.Wants(o.epoch, o.name(), o.wants)
+			}
+		}
 	}
 	l.members = append(l.members, m)
 	l.mu.Unlock()
@@ -61,17 +90,47 @@ func (l *lane) join(ctx context.Context, b *Broker, epoch uint64) *member {
 		for {
 			select {
 			case p := <-m.in:
-				if m.drop {
+				switch {
+				case m.link == nil:
+					l.mu.Lock()
+					m.got = append(m.got, p)
+					l.mu.Unlock()
+				case m.drop:
 					m.link.Lost(p.epoch, 1)
-					continue
+				default:
+					in := Incoming{Epoch: p.epoch, Subject: []byte(p.subject), Envelope: p.envelope, Payload: p.payload}
+					for _, d := range p.deals {
+						if d.Member == rmcast.ID(m.epoch) {
+							in.Groups = append(in.Groups, d.Group)
+						}
+					}
+					m.link.Receive(&in)
 				}
-				m.link.Receive(p.epoch, p.subject, p.payload)
 			case <-ctx.Done():
 				return
 			}
 		}
 	}()
 	return m
+}
+
+func (m *member) declared() []rmcast.Interest {
+	m.l.mu.Lock()
+	defer m.l.mu.Unlock()
+	return slices.Clone(m.wants)
+}
+
+// take returns what a program got, but for what brokers tell each other.
+func (m *member) take() (got []packet) {
+	m.l.mu.Lock()
+	defer m.l.mu.Unlock()
+	for _, p := range m.got {
+		if p.subject != subjectNews {
+			got = append(got, p)
+		}
+	}
+	m.got = nil
+	return got
 }
 
 // ear keeps what it gets.
@@ -163,7 +222,7 @@ func TestRefusals(t *testing.T) {
 
 // Messages cross between hosts with all they have, only where somebody wants them.
 func TestHosts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		l := &lane{}
 		a, b := New(), New()
 		var ea, eb ear
@@ -176,7 +235,7 @@ func TestHosts(t *testing.T) {
 		if r := publish(t, a, "x", ""); !r.Wanted {
 			t.Error("a host whose interest is unknown wants everything")
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		synctest.Wait()
 		if known, unknown := a.Known(); !slices.Equal(known, []string{"h2"}) || unknown != nil {
 			t.Errorf("%v %v", known, unknown)
@@ -204,7 +263,7 @@ func TestHosts(t *testing.T) {
 			t.Error("the reply is not wanted")
 		}
 		b.Unsubscribe(s)
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		if r := publish(t, a, "x.y", ""); r.Wanted {
 			t.Error("still wanted")
 		}
@@ -219,7 +278,7 @@ func TestHosts(t *testing.T) {
 		if r := publish(t, a, "late", "2"); !r.Wanted {
 			t.Error("lost news, and not wanted")
 		}
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // fake time
 		if r := publish(t, a, "nobody", ""); r.Wanted {
 			t.Error("not known again")
 		}
@@ -232,7 +291,7 @@ func TestHosts(t *testing.T) {
 
 // One member of a queue group gets each message, wherever it is, by patterns that differ, too.
 func TestQueueGroups(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		l := &lane{}
 		var bs [3]*Broker
 		var es [3]ear
@@ -243,7 +302,7 @@ func TestQueueGroups(t *testing.T) {
 		}
 		var watcher ear
 		subscribe(t, bs[2], "job.1", "", &watcher)
-		time.Sleep(5 * time.Second)
+		time.Sleep(5 * time.Second) // fake time
 		const n = 900
 		r := bs[0].Router()
 		for i := range n {
@@ -285,20 +344,6 @@ type deaf struct{}
 
 func (deaf) Deliver(*Subscription, *Message) <-chan struct{} { return nil }
 
-func FuzzEnvelope(f *testing.F) {
-	f.Add(appendEnvelope(nil, &Message{Reply: []byte("r.x"), Header: []byte("H"), Payload: []byte("p")}, []target{{"q", 7}}))
-	f.Add([]byte{0, 'x'})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		m, targets, err := decodeEnvelope(b, nil)
-		if err != nil {
-			return
-		}
-		if again := appendEnvelope(nil, &m, targets); string(again) != string(b) {
-			t.Errorf("%q became %q", b, again)
-		}
-	})
-}
-
 func FuzzNews(f *testing.F) {
 	f.Add((&news{kind: newsAsk, asked: []uint64{1, 2}}).encode())
 	f.Add((&news{kind: newsSnapshot, version: 3, part: 1, more: true, wants: []wanted{{want{"a.>", "q"}, 2}}}).encode())
@@ -311,7 +356,7 @@ func FuzzNews(f *testing.F) {
 		if _, err := decodeNews(n.encode()); err != nil {
 			t.Errorf("%+v: %v", n, err)
 		}
-		u := &Link{u: &uplink{b: New(), self: 1, kick: make(chan struct{}, 1), news: map[want]int{}}}
+		u := &Link{u: &uplink{b: New(), self: 1, kick: make(chan struct{}, 1), news: map[want]int{}, ids: map[want]uint32{}}}
 		u.u.b.uplink = u.u
 		u.Joined(2, "x")
 		u.heard(2, b) // whatever it says, the tables stand

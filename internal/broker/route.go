@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
+	"github.com/weft-net/weft/internal/envelope"
+	"github.com/weft-net/weft/internal/rmcast"
 	"github.com/weft-net/weft/internal/subject"
 )
 
@@ -17,9 +20,23 @@ type route struct {
 	uplink  *uplink // the way there
 }
 
+// here reports whether programs of this host want the subject, some of a queue group maybe that another one serves this time.
+func (rt *route) here() bool {
+	if slices.ContainsFunc(rt.plain, func(s *Subscription) bool { return !s.closed.Load() }) {
+		return true
+	}
+	for i := range rt.groups {
+		if slices.ContainsFunc(rt.groups[i].members, func(s *Subscription) bool { return s.peer == nil && !s.closed.Load() }) {
+			return true
+		}
+	}
+	return false
+}
+
 // group is a queue group: one of its members gets each message.
 type group struct {
 	queue   string
+	hash    uint32 // on the bus
 	members []*Subscription
 	upTo    []int // the sum of weights up to each member
 }
@@ -30,7 +47,8 @@ type Router struct {
 	gen     uint64
 	routes  map[string]*route
 	scratch []byte
-	targets []target
+	deals   []rmcast.Deal
+	in      Message // from the bus
 }
 
 // Router makes a Router.
@@ -79,7 +97,7 @@ func (b *Broker) fill(rt *route) {
 		if !ok {
 			i = len(rt.groups)
 			at[e.Queue] = i
-			rt.groups = append(rt.groups, group{queue: e.Queue})
+			rt.groups = append(rt.groups, group{queue: e.Queue, hash: rmcast.GroupHash(e.Queue)})
 		}
 		g := &rt.groups[i]
 		weight := 1
@@ -146,7 +164,7 @@ func (r *Router) Publish(ctx context.Context, subj []byte, m *Message, o Options
 			r.deliver(s, m, &res)
 		}
 	}
-	r.targets = r.targets[:0]
+	r.deals = r.deals[:0]
 	for i := range rt.groups {
 		g := &rt.groups[i]
 		s := g.draw(func(s *Subscription) bool {
@@ -155,12 +173,12 @@ func (r *Router) Publish(ctx context.Context, subj []byte, m *Message, o Options
 		switch {
 		case s == nil:
 		case s.peer != nil:
-			r.targets = append(r.targets, target{g.queue, s.peer.epoch})
+			r.deals = append(r.deals, s.deal(g.hash))
 		default:
 			r.deliver(s, m, &res)
 		}
 	}
-	if !rt.remote && len(r.targets) == 0 {
+	if !rt.remote && len(r.deals) == 0 {
 		return res, nil
 	}
 	res.Wanted = true
@@ -177,8 +195,8 @@ func (r *Router) deliver(s *Subscription, m *Message, res *Result) {
 
 // send puts a message on the bus. Others want it, so there is an uplink: where it has just ended, the bus says so.
 func (r *Router) send(ctx context.Context, u *uplink, m *Message) error {
-	r.scratch = appendEnvelope(r.scratch[:0], m, r.targets)
-	err := u.bus.SendTo(ctx, m.Subject, r.scratch)
+	r.scratch = envelope.Append(r.scratch[:0], envelope.Envelope{Reply: m.Reply, Header: m.Header})
+	err := u.bus.Send(ctx, m.Subject, r.scratch, r.deals, m.Payload)
 	if cap(r.scratch) > 64<<10 {
 		r.scratch = nil
 	}
@@ -190,41 +208,62 @@ func (r *Router) send(ctx context.Context, u *uplink, m *Message) error {
 	return nil
 }
 
-// receive gives a message of another host to the programs of this one.
-func (r *Router) receive(self uint64, subj string, payload []byte) {
-	m, targets, err := decodeEnvelope(payload, r.targets[:0])
-	r.targets = targets
+// deal names a peer's member of a queue group on the bus.
+func (s *Subscription) deal(group uint32) rmcast.Deal {
+	d := rmcast.Deal{Group: group, Member: rmcast.ID(s.peer.epoch)}
+	if n := len(s.seats); n > 0 {
+		d.Sub = s.seats[rand.IntN(n)]
+	}
+	return d
+}
+
+// receive gives a message of another member to the programs of this host.
+func (r *Router) receive(in *Incoming) {
+	e, err := envelope.Decode(in.Envelope)
+	if err == nil && e.Reply != nil {
+		err = subject.Check(string(e.Reply))
+	}
 	if err != nil {
 		r.b.counters.malformed.Add(1)
 		return
 	}
-	rt, err := r.route([]byte(subj))
+	rt, err := r.route(in.Subject)
 	if err != nil {
 		r.b.counters.malformed.Add(1)
 		return
 	}
 	r.b.counters.remoteIn.Add(1)
-	m.Subject = rt.subject
+	r.in = Message{Subject: rt.subject, Reply: e.Reply, Header: e.Header, Payload: in.Payload}
+	m := &r.in
 	var res Result
 	for _, s := range rt.plain {
 		if !s.closed.Load() {
-			r.deliver(s, &m, &res)
+			r.deliver(s, m, &res)
 		}
 	}
-	for _, t := range targets {
-		if t.epoch != self {
-			continue
+	here := func(s *Subscription) bool { return s.peer == nil && !s.closed.Load() }
+	if in.All {
+		for i := range rt.groups {
+			if s := rt.groups[i].draw(here); s != nil {
+				r.deliver(s, m, &res)
+			}
 		}
+		return
+	}
+	for _, hash := range in.Groups {
 		var s *Subscription
 		for i := range rt.groups {
-			if rt.groups[i].queue == t.queue {
-				s = rt.groups[i].draw(func(s *Subscription) bool { return s.peer == nil && !s.closed.Load() })
+			if rt.groups[i].hash == hash {
+				s = rt.groups[i].draw(here)
 			}
 		}
 		if s == nil { // it has gone while the message was on its way
 			r.b.counters.queueGone.Add(1)
 			continue
 		}
-		r.deliver(s, &m, &res)
+		r.deliver(s, m, &res)
+	}
+	if e.Reply != nil && !res.Wanted && !rt.here() {
+		r.b.nobody(in.Epoch, e.Reply)
 	}
 }

@@ -18,10 +18,20 @@ const (
 	askTimes = 20
 )
 
-// peer is the broker of another host.
+// kind says what a member of the bus is.
+type kind byte
+
+const (
+	isUnknown kind = iota
+	isBroker
+	isProgram
+)
+
+// peer is another member of the bus: the broker of another host, or a program.
 type peer struct {
 	epoch   uint64
 	name    string
+	kind    kind
 	known   bool   // its interest is
 	version uint64 // of its interest
 	subs    map[want]*Subscription
@@ -37,8 +47,13 @@ type uplink struct {
 	self uint64
 	kick chan struct{}
 
-	news map[want]int // to be told; b.mu
-	owed bool         // a snapshot was asked for; b.mu
+	news   map[want]int // to be told; b.mu
+	owed   bool         // a snapshot was asked for; b.mu
+	stale  bool         // what is declared is; b.mu
+	ids    map[want]uint32
+	lastID uint32
+
+	refusals chan []byte // reply subjects to which nobody is there to answer
 
 	order   sync.Mutex // of what is told; taken before b.mu
 	version uint64     // guarded by order
@@ -53,7 +68,10 @@ type Link struct {
 
 // Attach makes the broker use a bus on which it is the member of an epoch. It ends when ctx does; one at a time.
 func (b *Broker) Attach(ctx context.Context, bus Bus, epoch uint64) *Link {
-	u := &uplink{b: b, bus: bus, self: epoch, kick: make(chan struct{}, 1), news: map[want]int{}}
+	u := &uplink{
+		b: b, bus: bus, self: epoch, kick: make(chan struct{}, 1), news: map[want]int{}, stale: true, ids: map[want]uint32{}, lastID: newsID,
+		refusals: make(chan []byte, maxRefusals),
+	}
 	b.mu.Lock()
 	b.drop() // of the membership before, should its end not have been noticed yet
 	b.uplink = u
@@ -65,23 +83,30 @@ func (b *Broker) Attach(ctx context.Context, bus Bus, epoch uint64) *Link {
 // run tells what is to be told, and asks; then it takes the broker off the bus.
 func (u *uplink) run(ctx context.Context) {
 	defer u.detach()
-	ask := time.NewTimer(askFirst)
+	ask, declare := time.NewTimer(askFirst), time.NewTimer(0)
 	defer ask.Stop()
+	defer declare.Stop()
 	pause := askFirst
+	var may time.Time // declare again
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-u.kick:
 			u.tell(ctx)
+			declare.Reset(max(0, time.Until(may)))
 			if len(u.unknown(false)) > 0 && pause > askFirst { // somebody came
 				pause = askFirst
 				ask.Reset(pause)
 			}
+		case <-declare.C:
+			may = time.Now().Add(u.declare())
+		case reply := <-u.refusals:
+			_ = u.bus.Send(ctx, string(reply), nobodyThere, nil, nil)
 		case <-ask.C:
 			if who := u.unknown(true); len(who) > 0 {
 				u.order.Lock()
-				_ = u.bus.SendTo(ctx, subjectNews, (&news{kind: newsAsk, asked: who}).encode())
+				_ = u.send(ctx, &news{kind: newsAsk, asked: who})
 				u.order.Unlock()
 				ask.Reset(pause)
 				pause = min(2*pause, askMost)
@@ -107,7 +132,7 @@ func (b *Broker) drop() {
 		b.forget(p)
 	}
 	clear(b.peers)
-	b.uplink = nil
+	b.uplink, b.brokers = nil, 0
 	b.gen.Add(1)
 	b.tellChanged()
 }
@@ -124,7 +149,7 @@ func (u *uplink) unknown(asking bool) (out []uint64) {
 	u.b.mu.Lock()
 	defer u.b.mu.Unlock()
 	for e, p := range u.b.peers {
-		if !p.known && p.asks < askTimes {
+		if p.kind == isBroker && !p.known && p.asks < askTimes {
 			if asking {
 				p.asks++
 			}
@@ -158,7 +183,7 @@ func (u *uplink) tell(ctx context.Context) {
 	u.b.mu.Unlock()
 	u.version++
 	if !owed {
-		_ = u.bus.SendTo(ctx, subjectNews, (&news{kind: newsChange, version: u.version, wants: all}).encode()) // the others notice a missing version
+		_ = u.send(ctx, &news{kind: newsChange, version: u.version, wants: all}) // the others notice a missing version
 		return
 	}
 	for part := uint16(0); ; part++ {
@@ -168,21 +193,36 @@ func (u *uplink) tell(ctx context.Context) {
 			n++
 		}
 		more := n < len(all)
-		if u.bus.SendTo(ctx, subjectNews, (&news{kind: newsSnapshot, version: u.version, part: part, more: more, wants: all[:n]}).encode()) != nil || !more {
+		if u.send(ctx, &news{kind: newsSnapshot, version: u.version, part: part, more: more, wants: all[:n]}) != nil || !more {
 			return
 		}
 		all = all[n:]
 	}
 }
 
+func (u *uplink) send(ctx context.Context, n *news) error {
+	return u.bus.Send(ctx, subjectNews, nil, nil, n.encode())
+}
+
+// Incoming is a message that came from the bus. What it refers to is only lent.
+type Incoming struct {
+	Epoch    uint64 // of its sender
+	Subject  []byte
+	Envelope []byte
+	Payload  []byte
+	// Groups are the hashes of the queue groups (rmcast.GroupHash) of which this host is to serve a member; All says: of all it has.
+	Groups []uint32
+	All    bool
+}
+
 // Receive takes a message that came from the bus. What is this host's own is passed over.
-func (l *Link) Receive(epoch uint64, subj string, payload []byte) {
+func (l *Link) Receive(in *Incoming) {
 	switch {
-	case epoch == l.u.self:
-	case subj == subjectNews:
-		l.heard(epoch, payload)
+	case in.Epoch == l.u.self:
+	case string(in.Subject) == subjectNews:
+		l.heard(in.Epoch, in.Payload)
 	default:
-		l.r.receive(l.u.self, subj, payload)
+		l.r.receive(in)
 	}
 }
 
@@ -194,7 +234,7 @@ func (l *Link) Lost(epoch, messages uint64) {
 	b := l.u.b
 	b.counters.lost.Add(messages)
 	b.mu.Lock()
-	if p := b.peers[epoch]; p != nil {
+	if p := b.peers[epoch]; p != nil && p.kind != isProgram {
 		b.doubt(p)
 	}
 	b.mu.Unlock()
@@ -207,14 +247,10 @@ func (l *Link) Joined(epoch uint64, name string) {
 	b.mu.Lock()
 	switch p := b.peers[epoch]; {
 	case b.uplink != l.u:
-	case p != nil:
+	case p == nil:
+		b.meet(epoch, name)
+	case p.kind != isProgram:
 		b.doubt(p)
-	case len(b.peers) < MaxPeers:
-		b.peers[epoch] = &peer{epoch: epoch, name: name, subs: map[want]*Subscription{}}
-		b.gen.Add(1)
-		b.tellChanged()
-	default:
-		b.counters.strange.Add(1)
 	}
 	b.mu.Unlock()
 	l.u.wake()
@@ -227,6 +263,7 @@ func (l *Link) Left(epoch uint64) {
 	defer b.mu.Unlock()
 	if p := b.peers[epoch]; p != nil && b.uplink == l.u {
 		b.forget(p)
+		b.setKind(p, isProgram)
 		delete(b.peers, epoch)
 		b.gen.Add(1)
 		b.tellChanged()
@@ -274,6 +311,7 @@ func (l *Link) heard(epoch uint64, payload []byte) {
 		b.counters.strange.Add(1) // it is asked when it is known to have come
 		return
 	}
+	b.setKind(p, isBroker)
 	if n.kind == newsChange {
 		switch {
 		case !p.known && p.coming == nil: // the answer is on its way

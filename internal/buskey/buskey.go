@@ -83,6 +83,17 @@ func New(t ident.Token, name string) (*Bus, error) {
 // ID is a number that follows from the key and shows nothing of it: the bus's underlay group is made of it.
 func (b *Bus) ID() uint64 { return b.id }
 
+// Edge returns what a handshake over TCP is made under: a secret of its own, for nothing else is sealed with it.
+func (b *Bus) Edge() (cluster ident.ClusterID, secret ident.Secret, err error) {
+	k, err := b.derive("edge", 0, 0)
+	if err != nil {
+		return cluster, secret, err
+	}
+	binary.BigEndian.PutUint64(cluster[:], b.id)
+	copy(secret[:], k)
+	return cluster, secret, nil
+}
+
 func (b *Bus) derive(what string, epoch, n uint64) ([]byte, error) {
 	info := append([]byte(what), 0)
 	info = binary.BigEndian.AppendUint64(info, epoch)
@@ -157,15 +168,40 @@ func (b *Bus) Control(s seal.Suite, epoch uint64) (*Control, error) {
 // Seal appends a control packet to dst.
 func (c *Control) Seal(dst []byte, typ byte, plain []byte) []byte {
 	at := len(dst)
+	return c.Finish(c.Begin(dst, typ), at, plain)
+}
+
+// Begin appends the header of the next control packet to dst, and Finish seals plain behind the header that is at a place in dst: in between
+// the two can be signed together.
+func (c *Control) Begin(dst []byte, typ byte) []byte {
+	at := len(dst)
 	var hdr [Header]byte
 	dst = append(dst, hdr[:]...)
 	PutHeader(dst[at:], typ, 0, c.epoch, c.next.Add(1))
+	return dst
+}
+
+// Finish is the second half of Seal, behind Begin.
+func (c *Control) Finish(dst []byte, at int, plain []byte) []byte {
 	h := dst[at : at+Header]
 	return c.aead.Seal(dst, nonce(h), plain, h)
 }
 
 // Open opens a control packet into dst, which is overwritten, once.
 func (c *Control) Open(dst, pkt []byte) ([]byte, error) {
+	plain, err := c.Peek(dst, pkt)
+	if err == nil {
+		err = c.Took(pkt)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return plain, nil
+}
+
+// Peek is Open of a packet that may still turn out to be somebody else's: only Took makes it one that came. Else whoever has the bus's key could
+// use up the counters of another.
+func (c *Control) Peek(dst, pkt []byte) ([]byte, error) {
 	_, _, n, ok := ParseHeader(pkt)
 	if !ok {
 		return nil, ErrShort
@@ -177,16 +213,22 @@ func (c *Control) Open(dst, pkt []byte) ([]byte, error) {
 	if err != nil {
 		return nil, ErrForged
 	}
-	if !c.window.Accept(n) {
-		return nil, ErrReplay
-	}
 	return plain, nil
+}
+
+// Took notes that a packet that Peek has opened came; ErrReplay says that it did before.
+func (c *Control) Took(pkt []byte) error {
+	if _, _, n, ok := ParseHeader(pkt); !ok || !c.window.Accept(n) {
+		return ErrReplay
+	}
+	return nil
 }
 
 // Stream seals and opens the data packets of one stream, by number. That a number comes twice is for the receive window
 // to notice; to seal one number again for a repair is safe, because it is the same plaintext. One goroutine owns it.
 type Stream struct {
 	bus   *Bus
+	what  string // the key's label
 	suite seal.Suite
 	epoch uint64
 	id    uint32
@@ -200,14 +242,19 @@ type generation struct {
 
 // Stream returns the key of a stream of an epoch; id has 24 bits.
 func (b *Bus) Stream(s seal.Suite, epoch uint64, id uint32) *Stream {
-	return &Stream{bus: b, suite: s, epoch: epoch, id: id}
+	return &Stream{bus: b, what: "data", suite: s, epoch: epoch, id: id}
+}
+
+// Parity returns the key of a stream's parity packets, whose numbers are others than those of its packets.
+func (b *Bus) Parity(s seal.Suite, epoch uint64, id uint32) *Stream {
+	return &Stream{bus: b, what: "parity", suite: s, epoch: epoch, id: id}
 }
 
 func (s *Stream) aead(seq uint64) (cipher.AEAD, error) {
 	gen := seq >> GenerationBits
 	g := &s.aeads[gen&1]
 	if g.n != gen+1 {
-		k, err := s.bus.derive("data", s.epoch, uint64(s.id)<<40|gen)
+		k, err := s.bus.derive(s.what, s.epoch, uint64(s.id)<<40|gen)
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weft-net/weft/internal/bubbletest"
 	"github.com/weft-net/weft/internal/wire"
 )
 
@@ -32,7 +33,7 @@ func (h *rigHost) handOver() (old *Engine) {
 // TestAdoptedEngineGoesOn: the engine that takes over seals under the same key where the other stopped, offers nothing,
 // asks nothing, and takes nothing twice.
 func TestAdoptedEngineGoesOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		r := newRig(t, 3, 1400, nil)
 		defer r.close()
 		h := r.host(1)
@@ -95,7 +96,7 @@ func TestAdoptedEngineGoesOn(t *testing.T) {
 
 // TestResumedEngineGoesOn: a hand-over that came to nothing leaves no trace.
 func TestResumedEngineGoesOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		r := newRig(t, 2, 1400, nil)
 		defer r.close()
 		h := r.host(1)
@@ -121,7 +122,7 @@ func TestResumedEngineGoesOn(t *testing.T) {
 
 // TestAdoptRefusesWhatIsRunning: keys are swapped in a paused engine only, and a paused one can be closed.
 func TestAdoptRefusesWhatIsRunning(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		r := newRig(t, 2, 1400, nil)
 		h := r.host(1)
 		h.eng.Pause()

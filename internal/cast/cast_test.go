@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weft-net/weft/internal/bubbletest"
 	"github.com/weft-net/weft/internal/fdb"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/wire"
@@ -18,7 +19,7 @@ func inRig(t *testing.T, n int, f func(*testing.T, *rig)) { inRigOf(t, n, 1400, 
 
 func inRigOf(t *testing.T, n, mtu int, change func(*Config), f func(*testing.T, *rig)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		r := newRig(t, n, mtu, change)
 		defer r.close()
 		r.tick(time.Second)
@@ -291,7 +292,7 @@ func TestFloodIsLimited(t *testing.T) {
 
 // The key's hand-over is lost: packets wait, the receiver asks, they are delivered in order.
 func TestHeldUntilKeyArrives(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		r := newRig(t, 2, 1400, nil)
 		defer r.close()
 		r.losing(func(from, _ int, kind byte) bool { return from == 1 && kind == 100+wire.KindSenderKey })

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weft-net/weft/internal/bubbletest"
 	"github.com/weft-net/weft/internal/fdb"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/island"
@@ -86,7 +87,7 @@ func (r *rig) copies() map[int]int {
 
 // TestOneMulticastForAnIsland: copies at first, then one packet for all that hear it.
 func TestOneMulticastForAnIsland(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		r := newWaysRig(t, 6, func(int, int) bool { return true })
 		defer r.close()
 		r.tick(15 * time.Second)
@@ -105,7 +106,7 @@ func TestOneMulticastForAnIsland(t *testing.T) {
 
 // TestCopiesOfCopies: without multicast twelve receivers take twelve packets, eight at most from the sender.
 func TestCopiesOfCopies(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		r := newWaysRig(t, 13, func(int, int) bool { return false })
 		defer r.close()
 		r.tick(time.Second)
@@ -128,7 +129,7 @@ func TestCopiesOfCopies(t *testing.T) {
 
 // TestLongFramesByTrees: what does not fit into the packets that forwarders can pass on goes in fragments.
 func TestLongFramesByTrees(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		r := newWaysRig(t, 12, func(int, int) bool { return false })
 		defer r.close()
 		r.tick(time.Second)
@@ -147,7 +148,7 @@ func TestLongFramesByTrees(t *testing.T) {
 // TestDeafReceiverGetsCopies: half a second after multicast stopped reaching one, it is served again, and nobody gets a
 // frame twice.
 func TestDeafReceiverGetsCopies(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		r := newWaysRig(t, 5, func(int, int) bool { return true })
 		defer r.close()
 		r.tick(15 * time.Second)
@@ -176,7 +177,7 @@ func TestDeafReceiverGetsCopies(t *testing.T) {
 
 // TestHostsOutsideTheNetworkAreLeftAlone: native multicast reaches them, too; they must not ask for the key.
 func TestHostsOutsideTheNetworkAreLeftAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		r := newWaysRig(t, 4, func(int, int) bool { return true })
 		defer r.close()
 		outside := r.host(4)

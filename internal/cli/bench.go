@@ -25,7 +25,7 @@ func (a *App) bench() *cobra.Command {
 		Use: "agent", Short: "Make and count traffic, as told on standard input", Hidden: true, Args: words(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return load.Serve(cmd.Context(), a.In, a.Out) },
 	}
-	return nouns("bench", "Measure", a.benchNet(), agent)
+	return nouns("bench", "Measure", a.benchNet(), a.benchBus(), agent)
 }
 
 func (a *App) benchNet() *cobra.Command {
@@ -78,22 +78,32 @@ func checkBench(r client.BenchRequest, duration time.Duration) error {
 	if err := ident.CheckName("network", r.Network); err != nil {
 		return &usageError{err}
 	}
-	for _, t := range r.Tests {
-		if !slices.Contains(api.BenchTests, t) {
-			return usagef("--tests %s: want some of %s", t, strings.Join(api.BenchTests, ","))
-		}
+	if err := checkBenchAny(r.Tests, api.BenchTests, duration, len(r.Hosts)); err != nil {
+		return err
 	}
 	switch {
-	case duration < 200*time.Millisecond || duration > api.MaxBenchMS*time.Millisecond:
-		return usagef("--duration %v: want 200ms to 1m", duration)
 	case r.Rate < 0 || r.Rate > api.MaxBenchRate:
 		return usagef("--rate %d: want 0 (look for it) to %d datagrams per second", r.Rate, api.MaxBenchRate)
 	case r.Rate > 0 && len(r.Tests) > 0 && !slices.Contains(r.Tests, api.BenchMcast):
 		return usagef("--rate %d: it is that of test %s, which --tests leaves out", r.Rate, api.BenchMcast)
 	case r.MaxMbit < 0 || r.MaxMbit > 1_000_000:
 		return usagef("--max-mbit %d: want 0 (no bound) to 1000000", r.MaxMbit)
-	case len(r.Hosts) > api.MaxBenchHosts:
-		return usagef("%d hosts: at most %d take part", len(r.Hosts), api.MaxBenchHosts)
+	}
+	return nil
+}
+
+// checkBenchAny checks what measurements of networks and of buses share.
+func checkBenchAny(tests, known []string, duration time.Duration, hosts int) error {
+	for _, t := range tests {
+		if !slices.Contains(known, t) {
+			return usagef("--tests %s: want some of %s", t, strings.Join(known, ","))
+		}
+	}
+	switch {
+	case duration < 200*time.Millisecond || duration > api.MaxBenchMS*time.Millisecond:
+		return usagef("--duration %v: want 200ms to 1m", duration)
+	case hosts > api.MaxBenchHosts:
+		return usagef("%d hosts: at most %d take part", hosts, api.MaxBenchHosts)
 	}
 	return nil
 }
@@ -101,21 +111,9 @@ func checkBench(r client.BenchRequest, duration time.Duration) error {
 func (a *App) runBench(ctx context.Context, r client.BenchRequest) error {
 	d := a.client()
 	defer d.Close()
-	out, err := d.BenchNet(ctx, r, func(p client.BenchProgress) {
-		if p.Number == 0 {
-			fmt.Fprintf(a.Err, "%6.1f s  preparing\n", p.ElapsedS)
-			return
-		}
-		fmt.Fprintf(a.Err, "%6.1f s  %d of %d: %s to %s\n", p.ElapsedS, p.Number, p.Of, p.Test, join(p.To))
-	})
-	if ctx.Err() != nil {
-		return errors.New("measurement stopped")
-	}
-	if err != nil {
+	out, err := d.BenchNet(ctx, r, a.benchProgress)
+	if err := a.benchOver(ctx, err, out.Skipped); err != nil {
 		return err
-	}
-	for _, s := range out.Skipped {
-		fmt.Fprintf(a.Err, "weft: not measured: %s\n", s.Reason)
 	}
 	if err := a.print(out, func(w io.Writer) { benchRows(w, out) }); err != nil {
 		return err
@@ -126,8 +124,35 @@ func (a *App) runBench(ctx context.Context, r client.BenchRequest) error {
 			failed++
 		}
 	}
+	return benchFailed(failed, len(out.Bench))
+}
+
+// benchProgress tells what begins.
+func (a *App) benchProgress(p client.BenchProgress) {
+	if p.Number == 0 {
+		fmt.Fprintf(a.Err, "%6.1f s  preparing\n", p.ElapsedS)
+		return
+	}
+	fmt.Fprintf(a.Err, "%6.1f s  %d of %d: %s to %s\n", p.ElapsedS, p.Number, p.Of, p.Test, join(p.To))
+}
+
+// benchOver says why there is nothing to show, and who is missing in what there is.
+func (a *App) benchOver(ctx context.Context, err error, skipped []client.BenchSkip) error {
+	if ctx.Err() != nil {
+		return errors.New("measurement stopped")
+	}
+	if err != nil {
+		return err
+	}
+	for _, s := range skipped {
+		fmt.Fprintf(a.Err, "weft: not measured: %s\n", s.Reason)
+	}
+	return nil
+}
+
+func benchFailed(failed, of int) error {
 	if failed > 0 {
-		return fmt.Errorf("%d of %d measurements failed", failed, len(out.Bench))
+		return fmt.Errorf("%d of %d measurements failed", failed, of)
 	}
 	return nil
 }

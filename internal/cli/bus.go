@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -24,6 +23,10 @@ const busHelp = "bus (default: the cluster's own)"
 func busFlag(c *cobra.Command, bus *string) {
 	c.ValidArgsFunction = cobra.NoFileCompletions // a subject is no file
 	c.Flags().StringVar(bus, "bus", client.ClusterBus, busHelp)
+	busCompletion(c)
+}
+
+func busCompletion(c *cobra.Command) {
 	_ = c.RegisterFlagCompletionFunc("bus", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return []string{client.ClusterBus}, cobra.ShellCompDirectiveNoFileComp
 	})
@@ -302,68 +305,4 @@ func (a *App) request() *cobra.Command {
 	c.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait for the answer, 1m at most")
 	c.Flags().StringArrayVar(&given, "header", nil, "NAME: VALUE to send along; may be given several times")
 	return c
-}
-
-func (a *App) buses() *cobra.Command {
-	return &cobra.Command{
-		Use: "buses", Short: "Show buses, and who is on them", Args: words(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			d := a.client()
-			defer d.Close()
-			list, err := d.Buses(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.print(api.Buses{Buses: list}, func(w io.Writer) {
-				row(w, "BUS", "HOST", "STATE", "ENDPOINT", "MULTICAST", "NOTE")
-				for _, b := range list {
-					note := "joins when it is needed"
-					if b.Joined {
-						note = fmt.Sprintf("%d subscriptions here, %d published, %d delivered", b.Subscriptions, b.Published, b.Delivered)
-					}
-					row(w, b.Name, "this one", joined(b.Joined), "", "", note)
-					for _, m := range b.Members {
-						note := ""
-						if !m.Known {
-							note = "what it wants is not known yet: it gets everything"
-						}
-						row(w, b.Name, m.Host, m.State, m.Endpoint, m.Multicast, note)
-					}
-				}
-			})
-		},
-	}
-}
-
-func joined(yes bool) string {
-	if yes {
-		return "joined"
-	}
-	return "not joined"
-}
-
-// busRows shows the bus in the status.
-func busRows(w io.Writer, b *client.Bus) {
-	if b == nil {
-		return
-	}
-	alive := 0
-	for _, m := range b.Members {
-		if m.State == "alive" {
-			alive++
-		}
-	}
-	if b.Joined {
-		row(w, "bus", b.Name, fmt.Sprintf("%d of %d other members alive, UDP port %d, %d subscriptions here", alive, len(b.Members), b.Port, b.Subscriptions))
-	}
-	if n := b.NATS; n != nil {
-		text := fmt.Sprintf("%d clients", n.Clients)
-		if n.TLS {
-			text += ", TLS"
-		}
-		if n.Token {
-			text += ", token"
-		}
-		row(w, "nats", n.Address, text)
-	}
 }

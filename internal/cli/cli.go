@@ -46,6 +46,9 @@ type App struct {
 	// How long to wait for others; zero: the constants in status.go and detach.go.
 	linkWait, joinWait time.Duration
 
+	// systemctl stands for the program of this name; nil: the real one, where systemd is.
+	systemctl func(ctx context.Context, args ...string) (string, error)
+
 	// flags of every command
 	runDir string
 	json   bool
@@ -134,6 +137,7 @@ func (a *App) fail(cmd *cobra.Command, err error) int {
 }
 
 func (a *App) root() *cobra.Command {
+	version := false
 	root := &cobra.Command{
 		Use:   "weft",
 		Short: "Multicast for networks that don't have it",
@@ -143,7 +147,6 @@ func (a *App) root() *cobra.Command {
   other hosts   weft up HOST --token TOKEN
   programs      weft run -- COMMAND...           in a network with multicast
   check         weft status`,
-		Version:           a.Version,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
@@ -162,9 +165,16 @@ func (a *App) root() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "weft", a.Version)
+				return err
+			}
+			return cmd.Help()
+		},
 	}
-	root.SetVersionTemplate("weft {{.Version}}\n")
+	// By hand: cobra's own needs text/template, with which the linker has to keep every exported method there is.
+	root.Flags().BoolVarP(&version, "version", "v", false, "version for weft")
 	root.PersistentFlags().StringVar(&a.runDir, "run-dir", a.env("WEFT_RUN_DIR", defaultRunDir), "where the daemon's socket is (WEFT_RUN_DIR)")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.AddGroup(
@@ -181,10 +191,10 @@ func (a *App) root() *cobra.Command {
 		}
 	}
 	add("host", a.up(), a.down(), a.status(), a.token(), a.connect(), a.forget())
-	add("look", a.hosts(), a.host(), a.links(), a.networks(), a.attachments(), a.groups(), a.ipam(), a.buses())
-	add("plug", a.network(), a.run(), a.attach(), a.detach(), a.expose(), a.hide())
-	add("bus", a.pub(), a.sub(), a.request())
-	add("tool", a.ping(), a.bench(), a.chat(), a.send(), a.recv(), a.version())
+	add("look", a.hosts(), a.host(), a.links(), a.networks(), a.attachments(), a.groups(), a.names(), a.ipam(), a.buses())
+	add("plug", a.network(), a.run(), a.attach(), a.detach(), a.expose(), a.hide(), a.name(), a.service(), a.docker())
+	add("bus", a.pub(), a.sub(), a.request(), a.bus())
+	add("tool", a.ping(), a.bench(), a.chat(), a.send(), a.recv(), a.cni(), a.version())
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	a.mark(root)
 	return root

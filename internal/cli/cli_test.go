@@ -64,6 +64,10 @@ func TestGolden(t *testing.T) {
 		"bench-net-long":        "bench net --duration 2m",
 		"bench-net-unknown":     "bench net --tests rtt,speed",
 		"bench-net-rate":        "bench net --tests rtt --rate 100",
+		"bench-bus":             "bench bus two three --tests rtt,msg64,msg1k --duration 1s --rate 500",
+		"bench-bus-json":        "bench bus --json",
+		"bench-bus-unknown":     "bench bus --tests tcp",
+		"bench-bus-rate":        "bench bus --rate 0",
 		"bench":                 "bench",
 		"network-create":        "network create films --subnet 10.9.0.0/24 --deny-group 239.255.255.250 --rate 100",
 		"network-create-plain":  "network create films --plain",
@@ -87,6 +91,12 @@ func TestGolden(t *testing.T) {
 		"token":                 "token",
 		"token-json":            "token --json",
 		"token-rotate":          "token rotate",
+		"token-help":            "token --help",
+		"token-bus":             "token --bus weft",
+		"token-bus-json":        "token --bus weft --json",
+		"token-bus-bare":        "token --bus chat",
+		"token-bus-unknown":     "token --bus ghost",
+		"token-bus-name":        "token --bus Weft!",
 		"connect":               "connect 10.0.0.9 example.net:7000",
 		"forget":                "forget 10.0.0.9 --json",
 		"ping":                  "ping two -c 4 -i 10ms",
@@ -95,6 +105,39 @@ func TestGolden(t *testing.T) {
 		"version":               "version",
 		"buses":                 "buses",
 		"buses-json":            "buses --json",
+		"bus-ls":                "bus ls",
+		"bus-show":              "bus show weft",
+		"bus-show-bare":         "bus show chat",
+		"bus-show-none":         "bus show ghost",
+		"bus-create":            "bus create pit --bare 225.4.5.6:5000 --iface eth0 --ttl 3 --subject pit.floor",
+		"bus-create-there":      "bus create chat --bare 225.4.5.6:5000",
+		"bus-create-what":       "bus create chat",
+		"bus-create-unicast":    "bus create chat --bare 10.0.0.1:5000",
+		"bus-create-port":       "bus create chat --bare [ff15::6]:6786",
+		"bus-create-ttl":        "bus create chat --bare 225.4.5.6:5000 --ttl 0",
+		"bus-create-subject":    "bus create chat --bare 225.4.5.6:5000 --subject chat.>",
+		"bus-create-help":       "bus create --help",
+		"bus-rm":                "bus rm chat",
+		"bus-rm-own":            "bus rm weft",
+		"names":                 "names",
+		"names-json":            "names --json --network weft",
+		"name-ls":               "name ls",
+		"name-add":              "name add printer 192.0.2.7 2001:db8::7",
+		"name-add-json":         "name add printer 192.0.2.7 --json",
+		"name-add-help":         "name add --help",
+		"name-rm":               "name rm chat",
+		"name-rm-address":       "name rm chat 10.32.0.2",
+		"name-rm-unknown":       "name rm ghost",
+		"name-lookup":           "name lookup chat",
+		"name-lookup-address":   "name lookup 10.32.0.2",
+		"name-lookup-json":      "name lookup chat --json",
+		"name-lookup-unknown":   "name lookup ghost",
+		"service-ls":            "service ls",
+		"service-ls-json":       "service ls --json",
+		"service-add":           "service add _http._tcp web 80 --txt path=/ --weight 3",
+		"service-add-help":      "service add --help",
+		"service-rm":            "service rm _irc._tcp chat",
+		"service-rm-unknown":    "service rm _irc._tcp ghost",
 		"pub":                   "pub news.a hello",
 		"pub-json":              "pub news.a hello --header A:b --json",
 		"pub-nobody":            "pub weather hello",
@@ -174,6 +217,22 @@ func TestUsageErrors(t *testing.T) {
 		"forget":                                    "HOST is missing",
 		"token rotate now":                          "takes no argument",
 		"ping":                                      "HOST is missing",
+		"name":                                      "one of its commands is missing",
+		"names x":                                   "takes no argument",
+		"name add web":                              "NAME ADDRESS... is missing",
+		"name add Web 10.0.0.1":                     "use a-z",
+		"name add web 10.0.0.0/8":                   "address 10.0.0.0/8: want IPv4 or IPv6",
+		"name add web 10.0.0.1 --network Bad_Name":  "use a-z",
+		"name rm":                                   "NAME is missing",
+		"name rm web x":                             "address x",
+		"name lookup":                               "NAME is missing",
+		"service":                                   "one of its commands is missing",
+		"service add http web 80":                   "want _NAME._tcp",
+		"service add _http._tcp web 0":              "port 0",
+		"service add _http._tcp web http":           "port http",
+		"service add _http._tcp web 80 --txt =x":    "--txt",
+		"service add _http._tcp web 80 --weight -1": "--weight -1",
+		"service rm _http._tcp":                     "SERVICE NAME is missing",
 		"ping two -c -1":                            "--count -1",
 		"ping two -s 65508":                         "--size 65508",
 		"ping two -i 0s":                            "--interval 0s",
@@ -233,7 +292,7 @@ func TestNoDaemon(t *testing.T) {
 	dir := t.TempDir()
 	for _, line := range []string{
 		"status", "hosts", "host ls", "host rm a", "links", "networks", "network ls", "network show a", "network create a", "network rm a",
-		"attachments", "attach --pid 1", "detach a", "expose", "hide", "groups", "ipam", "token", "token rotate", "connect a", "forget a", "ping a",
+		"attachments", "attach --pid 1", "detach a", "expose", "hide", "groups", "ipam", "names", "name ls", "name add a 10.0.0.1", "name rm a", "name lookup a", "service ls", "service add _a._tcp b 1", "service rm _a._tcp b", "token", "token --bus weft", "token rotate", "connect a", "forget a", "ping a",
 		"down --leave", "status --wait", "hosts --json",
 	} {
 		got := weft(t, dir, "", strings.Fields(line)...)
@@ -273,6 +332,37 @@ func TestDegraded(t *testing.T) {
 	b.Edit(func(s *api.Status) { s.State, s.Paths = api.StateConnected, map[string]int{api.PathDirect: 1} })
 	if got := weft(t, dir, "", "status", "--wait"); got.code != ExitOK {
 		t.Errorf("connected: %+v", got)
+	}
+}
+
+// TestDiscovery: status says of each source what it has, or that it fails; what to do about that stands among the warnings.
+func TestDiscovery(t *testing.T) {
+	b := apiservertest.New()
+	dir := apiservertest.Serve(t, b)
+	now := time.Now()
+	b.Edit(func(s *api.Status) {
+		s.Discovery = []api.Discovery{
+			{Source: "etcd://10.0.0.5:2379/weft", State: api.DiscoveryOK, LastSuccess: &now, Addresses: 3, Unanswered: []string{"10.1.0.9:6783"}, Registered: true},
+			{Source: "lan", State: api.DiscoveryAsking},
+			{Source: "swarm", State: api.DiscoveryFailing, LastSuccess: &now, Addresses: 2, ReadOnly: true, Failures: 3, RetryS: 8, Error: "in no swarm", Hint: "docker swarm join"},
+		}
+		s.Warnings = append(s.Warnings, api.Warning{Code: "discover", Text: "swarm: in no swarm", Fix: "docker swarm join"})
+	})
+	got := weft(t, dir, "", "status")
+	text := strings.Join(strings.Fields(got.out), " ")
+	for _, want := range []string{
+		"discover ok etcd://10.0.0.5:2379/weft: 3 addresses, 1 without an answer (10.1.0.9:6783), this host is registered, answered 0s ago",
+		"discover asking lan: has not answered yet",
+		"discover failing swarm: 2 addresses, answered 0s ago, 3 tries failed, the next in 8s",
+		"warning discover swarm: in no swarm", "fix: docker swarm join",
+	} {
+		if got.code != ExitOK || !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, got.out)
+		}
+	}
+	var s api.Status
+	if got := weft(t, dir, "", "status", "--json"); json.Unmarshal([]byte(got.out), &s) != nil || len(s.Discovery) != 3 || s.Discovery[2].Hint != "docker swarm join" {
+		t.Errorf("as JSON: %+v", got)
 	}
 }
 

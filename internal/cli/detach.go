@@ -31,6 +31,8 @@ const (
 	waitForJoin = 6 * time.Second
 	// startWait bounds the time until the socket answers.
 	startWait = 20 * time.Second
+	// endWait is how long a daemon that answers no more may take to end.
+	endWait = 2 * time.Second
 	// maxToken bounds what is read from the daemon, in bytes.
 	maxToken = 256
 )
@@ -147,6 +149,14 @@ func (c *child) wait(ctx context.Context, d *client.Client, joinWait time.Durati
 	if err == nil && ours(s) && !settled(s) && s.HandedOver == nil {
 		if next, err := waitStatus(ctx, d, joinWait, settled); err == nil {
 			s = next
+		}
+	}
+	if err != nil && ctx.Err() == nil { // its socket goes before it does, and what it has to say comes last
+		t := time.NewTimer(endWait)
+		defer t.Stop()
+		select {
+		case <-ctx.Done():
+		case <-t.C:
 		}
 	}
 	if cause := context.Cause(ctx); cause != nil {

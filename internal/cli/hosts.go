@@ -82,10 +82,28 @@ func (a *App) token() *cobra.Command {
 			return a.print(map[string]string{"token": t}, func(w io.Writer) { row(w, t) })
 		}
 	}
+	var bus string
 	c := &cobra.Command{
-		Use: "token", Short: "Print the token that admits new hosts", Args: words(0, 0, ""),
-		RunE: show(func(ctx context.Context, d *client.Client) (string, error) { return d.Token(ctx) }),
+		Use: "token", Short: "Print the token that admits new hosts, or programs to a bus",
+		Long: `Print the token that admits new hosts to the cluster, alone on one line.
+
+With --bus NAME, print the one that admits programs to a bus, and to nothing else:
+what package bus takes as Config.Token, with NAME as Config.Name. --json prints the
+seeds as well, addresses of the hosts that are on the bus. The host that printed it
+stays on the bus, so that programs find it. The cluster's own bus is weft; its token
+changes with the cluster's (weft token rotate, weft host rm).
+
+A token is a secret. It is printed to those who may use the daemon's socket.`,
+		Args: words(0, 0, ""),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("bus") {
+				return a.busToken(cmd.Context(), bus)
+			}
+			return show(func(ctx context.Context, d *client.Client) (string, error) { return d.Token(ctx) })(cmd, args)
+		},
 	}
+	c.Flags().StringVar(&bus, "bus", "", "bus to admit programs to: "+client.ClusterBus+" is the cluster's own")
+	busCompletion(c)
 	c.AddCommand(&cobra.Command{
 		Use: "rotate", Short: "Replace the token; hosts that were admitted stay so", Args: words(0, 0, ""),
 		RunE: show(func(ctx context.Context, d *client.Client) (string, error) { return d.RotateToken(ctx) }),

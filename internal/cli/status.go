@@ -108,9 +108,17 @@ func showStatus(w io.Writer, s client.Status) {
 	case s.Range != "":
 		row(w, "multicast", "off", "this cluster uses none on the underlay")
 	}
+	for _, d := range s.Discovery {
+		row(w, "discover", d.State, d.Source+": "+discoveryOf(d, time.Now()))
+	}
 	row(w, "links", paths(s.Paths), "")
 	for _, l := range s.Detours {
 		row(w, "", l.Host, pathOf(l)+": "+l.Reason)
+	}
+	for _, x := range s.Seeds {
+		if !x.Reached {
+			row(w, "looking for", x.Name, orElse(x.Error, "no answer yet; weft forget "+x.Name+" ends it"))
+		}
 	}
 	for _, n := range s.Networks {
 		row(w, "network", n.Name, fmt.Sprintf("%s, VNI %d, MTU %d, %d attachments, %s", engine(n), n.VNI, n.MTU, n.Attachments, join(n.Subnets)))
@@ -135,6 +143,28 @@ func showStatus(w io.Writer, s client.Status) {
 			row(w, "", "", "fix: "+warning.Fix)
 		}
 	}
+}
+
+// discoveryOf says how a source of hosts fares; why it fails stands among the warnings.
+func discoveryOf(d api.Discovery, now time.Time) string {
+	out := []string{"has not answered yet"}
+	if d.LastSuccess != nil {
+		out = []string{fmt.Sprintf("%d addresses", d.Addresses)}
+		if n := len(d.Unanswered); n > 0 {
+			out = append(out, fmt.Sprintf("%d without an answer (%s)", n, join(d.Unanswered[:min(n, 3)])))
+		}
+		switch {
+		case d.Registered:
+			out = append(out, "this host is registered")
+		case !d.ReadOnly && d.State == api.DiscoveryOK:
+			out = append(out, "this host is not registered")
+		}
+		out = append(out, "answered "+seconds(max(now.Sub(*d.LastSuccess).Seconds(), 0))+" ago")
+	}
+	if d.State == api.DiscoveryFailing {
+		out = append(out, fmt.Sprintf("%d tries failed, the next in %s", d.Failures, seconds(d.RetryS)))
+	}
+	return strings.Join(out, ", ")
 }
 
 // paths counts links by path, best first.

@@ -49,6 +49,7 @@ func upFlags(f *pflag.FlagSet) {
 	f.String("range", "", "IPv4 range of a new cluster (default 10.32.0.0/12)")
 	f.Bool("force", false, "start although the range overlaps a route of this host")
 	f.String("mtu", "", "MTU of networks, 1280 to 9000 (default 1400)")
+	f.String("domain", "", "domain of the names of a new cluster (default weft.internal)")
 	f.StringArray("underlay-group", nil, "multicast group on the underlay of a new cluster, one of a family at most, or off (default: follows from its id)")
 	f.String("underlay-ttl", "", "TTL of multicast on the underlay of a new cluster (default 1)")
 	f.String("fanout", "", "packets that leave this host at most for one frame to many, 2 to 32 (default 8)")
@@ -58,20 +59,26 @@ func upFlags(f *pflag.FlagSet) {
 	f.String("nats-cert", "", "file with the certificate for TLS with NATS clients")
 	f.String("nats-key", "", "file with its private key")
 	f.Bool("nats-open", false, "let other machines connect by NATS although no token or no TLS is asked for")
+	f.String("docker-plugin", "", "where Docker finds weft: a socket, or off (default /run/docker/plugins/weft.sock; off with another --run-dir)")
+	f.String("docker-names", "", "socket of Docker, whose names of containers the name service is to know, or off (default off)")
 	f.String("bench", "", "on or off: take part in weft bench net (default on)")
 	f.String("log-level", "", "debug, info, warn or error (default info)")
 	f.String("log-format", "", "logfmt or json (default logfmt)")
+	f.StringArray("discover", nil, "find hosts by a source, again and again: consul://HOST:8500/NAME, etcd://HOST:2379/NAME, dns+srv://_weft._udp.NAME, dns://NAME, lan, exec:/PROGRAM, swarm; several times, or off")
 	f.Bool("detach", false, "run in the background; log to RUN_DIR/weft.log, or to systemd's journal")
 	f.Bool("replace", false, "take the place of a running weft of the same version, too")
 	// Understood by the configuration and refused by the daemon; shown once the parts behind them are there.
-	for _, name := range []string{"api", "docker-plugin"} {
-		f.String(name, "", "")
-		_ = f.MarkHidden(name)
-	}
+	f.String("api", "", "")
+	_ = f.MarkHidden("api")
 	f.Bool("ephemeral", false, "")
-	f.StringArray("discover", nil, "")
 	_ = f.MarkHidden("ephemeral")
-	_ = f.MarkHidden("discover")
+}
+
+// discoverForms complete --discover: what comes before a host's own names.
+var discoverForms = []cobra.Completion{
+	"consul://\tconsul://HOST:8500/NAME", "consul+https://\tthe same by TLS", "etcd://\tetcd://HOST:2379,HOST:2379/NAME", "etcd+https://\tthe same by TLS",
+	"dns+srv://\tdns+srv://_weft._udp.NAME", "dns://\taddresses of a name", "lan\tbeacons on the local segment", "exec:/\ta program that prints addresses",
+	"swarm\tnodes of this machine's Docker Swarm", "off\tnone, whatever was given before",
 }
 
 func (a *App) up() *cobra.Command {
@@ -80,6 +87,11 @@ func (a *App) up() *cobra.Command {
 		Long: `Run this host in the foreground. The first host founds a cluster and prints its
 token; others join by naming one that is there, with the token. A host that was
 up before goes on with what it knew.
+
+--discover finds hosts by what their machines already have, in place of names: a
+store (Consul, etcd), DNS, the local segment, a program, or Docker's Swarm. With
+a token such a host joins, and waits for others if nobody is there yet; without
+one it founds a cluster, unless there is one already.
 
 Where a weft of another version runs, this one takes its place without a pause:
 sockets, keys and uplinks are handed over, and traffic goes on.`,
@@ -111,6 +123,7 @@ sockets, keys and uplinks are handed over, and traffic goes on.`,
 		},
 	}
 	upFlags(c.Flags())
+	_ = c.RegisterFlagCompletionFunc("discover", cobra.FixedCompletions(discoverForms, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
 	return c
 }
 
@@ -130,6 +143,11 @@ func (a *App) given(f *pflag.FlagSet) (map[string][]string, error) {
 			delete(out, f.Name)
 		case "run-dir":
 			out[f.Name][0] = a.runDir
+		case "docker-plugin", "docker-names":
+			if out[f.Name][0] == "off" {
+				break
+			}
+			fallthrough
 		case "state-dir", "token-file", "nats-token-file", "nats-cert", "nats-key":
 			abs, err := filepath.Abs(out[f.Name][0])
 			if err != nil {

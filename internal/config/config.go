@@ -36,15 +36,17 @@ type Up struct {
 	NATSKey       string // and with its private key
 	NATSOpen      bool   // other machines may connect although no token or no TLS is asked for
 	MTU           int
+	Domain        string // of names in a new cluster; empty: weft.internal
 	// Groups are the underlay groups of a new cluster, one of a family at most; empty: they follow from the cluster's id.
 	Groups       []netip.Addr
 	NoMulticast  bool   // a new cluster's hosts use no native multicast
 	TTL          int    // of native multicast on the underlay
 	Fanout       int    // packets that leave this host for one frame for many
 	DockerPlugin string // socket, "off", or empty: by the run directory
+	DockerNames  string // socket of Docker's engine, to learn from what containers are called; empty: nothing is asked
 	StateDir     string
 	RunDir       string
-	Discover     []string
+	Discover     []string // sources of hosts (package discover), or only "off"
 	Detach       bool
 	BenchOff     bool   // take part in no measurement that another host begins, and begin none
 	LogLevel     string // debug, info, warn, error
@@ -60,6 +62,8 @@ const (
 	DefaultFanout   = 8
 	DefaultStateDir = "/var/lib/weft"
 	DefaultRunDir   = "/run/weft"
+	// DefaultDockerPlugin is where Docker looks for a plugin named weft.
+	DefaultDockerPlugin = "/run/docker/plugins/weft.sock"
 	// MaxFile bounds the file, in bytes.
 	MaxFile = 1 << 20
 	// MaxList bounds the lists.
@@ -76,8 +80,10 @@ type Value struct {
 type key struct {
 	name string // in the file; --name and WEFT_NAME follow from it
 	list bool
-	flag bool // only a flag: makes no sense in a file
-	set  func(u *Up, v Value) error
+	// blanks: commas belong to the values, so that only blanks separate them in the environment.
+	blanks bool
+	flag   bool // only a flag: makes no sense in a file
+	set    func(u *Up, v Value) error
 }
 
 var keys = []key{
@@ -107,13 +113,27 @@ var keys = []key{
 	{name: "nats-key", set: func(u *Up, v Value) error { return path(&u.NATSKey, v) }},
 	{name: "nats-open", set: func(u *Up, v Value) error { return truth(&u.NATSOpen, v) }},
 	{name: "mtu", set: func(u *Up, v Value) error { return number(&u.MTU, v, 1280, 9000) }},
+	{name: "domain", set: func(u *Up, v Value) error { u.Domain = v.Texts[0]; return ident.CheckDomain(v.Texts[0]) }},
 	{name: "underlay-group", list: true, set: groups},
 	{name: "underlay-ttl", set: func(u *Up, v Value) error { return number(&u.TTL, v, 1, 255) }},
 	{name: "fanout", set: func(u *Up, v Value) error { return number(&u.Fanout, v, 2, 32) }},
-	{name: "docker-plugin", set: func(u *Up, v Value) error { u.DockerPlugin = v.Texts[0]; return nil }},
+	{name: "docker-plugin", set: func(u *Up, v Value) error {
+		if v.Texts[0] == "off" {
+			u.DockerPlugin = "off"
+			return nil
+		}
+		return path(&u.DockerPlugin, v)
+	}},
+	{name: "docker-names", set: func(u *Up, v Value) error {
+		if v.Texts[0] == "off" {
+			u.DockerNames = ""
+			return nil
+		}
+		return path(&u.DockerNames, v)
+	}},
 	{name: "state-dir", set: func(u *Up, v Value) error { return path(&u.StateDir, v) }},
 	{name: "run-dir", set: func(u *Up, v Value) error { return path(&u.RunDir, v) }},
-	{name: "discover", list: true, set: func(u *Up, v Value) error { return texts(&u.Discover, v) }},
+	{name: "discover", list: true, blanks: true, set: sources},
 	{name: "detach", flag: true, set: func(u *Up, v Value) error { return truth(&u.Detach, v) }},
 	{name: "bench", set: func(u *Up, v Value) error {
 		var text string
@@ -161,6 +181,18 @@ func Load(file []byte, filePath string, env []string, flags map[string]Value) (U
 	return u, nil
 }
 
+// PluginSocket returns where Docker's calls are answered; empty: nowhere. Hosts with a run directory of their own share the machine with
+// others, of which Docker can know one: they say which socket.
+func (u *Up) PluginSocket() string {
+	switch {
+	case u.DockerPlugin == "off", u.DockerPlugin == "" && u.RunDir != DefaultRunDir:
+		return ""
+	case u.DockerPlugin == "":
+		return DefaultDockerPlugin
+	}
+	return u.DockerPlugin
+}
+
 func parseEnv(env []string) map[string]Value {
 	out := map[string]Value{}
 	for _, k := range keys {
@@ -175,7 +207,7 @@ func parseEnv(env []string) map[string]Value {
 			}
 			v := Value{Texts: []string{text}, From: name}
 			if k.list {
-				v.Texts = strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+				v.Texts = strings.FieldsFunc(text, func(r rune) bool { return r == ',' && !k.blanks || r == ' ' })
 			}
 			out[k.name] = v
 		}
@@ -251,6 +283,26 @@ func texts(dst *[]string, v Value) error {
 		}
 	}
 	*dst = v.Texts
+	return nil
+}
+
+// maxSources bounds the sources of hosts.
+const maxSources = 8
+
+// sources takes sources of hosts as they are: what they mean is known where they are asked.
+func sources(u *Up, v Value) error {
+	if len(v.Texts) > maxSources {
+		return fmt.Errorf("more than %d", maxSources)
+	}
+	for _, t := range v.Texts {
+		if t == "" || len(t) > 1024 || strings.ContainsFunc(t, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			return errors.New("want a source of hosts, such as etcd://10.0.0.5:2379/weft")
+		}
+		if t == "off" && len(v.Texts) > 1 {
+			return errors.New("off stands alone")
+		}
+	}
+	u.Discover = v.Texts
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,6 +55,7 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 		{env: []string{"WEFT_RANGE=fd00::/48"}, want: "want an IPv4 network"},
 		{env: []string{"WEFT_RANGE=224.0.0.0/8"}, want: "want unicast addresses"},
 		{flags: flags("name", "Upper"), want: `--name "Upper": host name "Upper": use a-z`},
+		{flags: flags("domain", "Weft"), want: `domain "Weft": use a-z`},
 		{flags: flags("token", "weft1secretsecret"), want: "--token: not a weft token"},
 		{flags: flags("advertise", "0.0.0.0"), want: "want IP or IP:PORT"},
 		{flags: flags("log-level", "loud"), want: "want one of debug, info, warn, error"},
@@ -101,5 +103,49 @@ func TestBench(t *testing.T) {
 	}
 	if _, err := Load(nil, "f.yaml", []string{"WEFT_BENCH=maybe"}, nil); err == nil || !strings.Contains(err.Error(), `WEFT_BENCH "maybe": want one of on, off`) {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestPluginSocket(t *testing.T) {
+	for text, want := range map[string]string{
+		"": DefaultDockerPlugin, "run-dir: /run/other\n": "", "docker-plugin: off\n": "",
+		"run-dir: /run/other\ndocker-plugin: /run/other/weft.sock\n": "/run/other/weft.sock",
+	} {
+		if u, err := Load([]byte(text), "f.yaml", nil, nil); err != nil || u.PluginSocket() != want {
+			t.Errorf("%q: %q, %v, want %q", text, u.PluginSocket(), err, want)
+		}
+	}
+	if _, err := Load(nil, "f.yaml", []string{"WEFT_DOCKER_PLUGIN=on"}, nil); err == nil || !strings.Contains(err.Error(), "want an absolute path") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestDiscover: commas belong to a source; flags, file and environment take several.
+func TestDiscover(t *testing.T) {
+	want := []string{"etcd://10.0.0.5:2379,10.0.0.6:2379/weft", "lan"}
+	for name, load := range map[string]func() (Up, error){
+		"flags": func() (Up, error) {
+			return Load(nil, "", nil, map[string]Value{"discover": {Texts: want, From: "--discover"}})
+		},
+		"file": func() (Up, error) {
+			return Load([]byte("discover:\n- etcd://10.0.0.5:2379,10.0.0.6:2379/weft\n- lan\n"), "weft.yaml", nil, nil)
+		},
+		"environment": func() (Up, error) {
+			return Load(nil, "", []string{"WEFT_DISCOVER=etcd://10.0.0.5:2379,10.0.0.6:2379/weft lan"}, nil)
+		},
+	} {
+		if u, err := load(); err != nil || !slices.Equal(u.Discover, want) {
+			t.Errorf("%s: %v, %v; want %v", name, u.Discover, err, want)
+		}
+	}
+	if u, err := Load([]byte("discover: exec:/usr/bin/list --all\n"), "weft.yaml", nil, nil); err != nil || !slices.Equal(u.Discover, []string{"exec:/usr/bin/list --all"}) {
+		t.Errorf("a program with arguments: %v, %v", u.Discover, err)
+	}
+	for name, texts := range map[string][]string{
+		"empty": {""}, "two lines": {"lan\nswarm"}, "off and on": {"off", "lan"}, "long": {strings.Repeat("x", 2000)}, "many": slices.Repeat([]string{"lan"}, 9),
+	} {
+		if _, err := Load(nil, "", nil, map[string]Value{"discover": {Texts: texts, From: "--discover"}}); err == nil || !strings.Contains(err.Error(), "--discover") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

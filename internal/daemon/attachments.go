@@ -14,6 +14,7 @@ import (
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/ipam"
+	"github.com/weft-net/weft/internal/names"
 	"github.com/weft-net/weft/internal/netns"
 	"github.com/weft-net/weft/internal/nl"
 	"github.com/weft-net/weft/internal/vnet"
@@ -50,8 +51,16 @@ func (s *System) attach(ctx context.Context, r api.Attach) (api.Attachment, erro
 	defer unlock()
 	for _, a := range s.vnet.Attachments() {
 		if a.Network == r.Network && a.Name == r.Name {
-			return api.Attachment{}, api.Errorf(api.CodeConflict, "attachment %s is in network %s already", r.Name, r.Network).
-				WithHint("choose another --name, or weft detach %s", r.Name)
+			switch {
+			case !r.Renew:
+				return api.Attachment{}, api.Errorf(api.CodeConflict, "attachment %s is in network %s already", r.Name, r.Network).
+					WithHint("choose another --name, or weft detach %s", r.Name)
+			case alike(a, spec, want):
+				return s.describe(a), nil
+			}
+			if err := errors.Join(s.vnet.Detach(a.Network, a.Name), s.withdraw(a)); err != nil {
+				return api.Attachment{}, fmt.Errorf("attachment %s of an earlier namespace: %w", r.Name, err)
+			}
 		}
 		if r.Kind == api.KindHost && a.Kind == vnet.KindExpose && a.Network == r.Network {
 			return api.Attachment{}, api.Errorf(api.CodeConflict, "this host is exposed in network %s already, as %s", r.Network, a.IPs[0].Addr()).
@@ -71,7 +80,7 @@ func (s *System) attach(ctx context.Context, r api.Attach) (api.Attachment, erro
 	a, err := s.vnet.Attach(ctx, spec)
 	if err != nil {
 		err = errors.Join(err, s.ipam.Release(n.vni, r.Name))
-		if errors.Is(err, vnet.ErrExists) {
+		if errors.Is(err, vnet.ErrExists) || errors.Is(err, nl.ErrExists) {
 			return api.Attachment{}, api.Errorf(api.CodeConflict, "%w", err)
 		}
 		return api.Attachment{}, err
@@ -80,7 +89,47 @@ func (s *System) attach(ctx context.Context, r api.Attach) (api.Attachment, erro
 	if err := s.mesh.Publish(n.vni, map[string][]byte{keyAttach + r.Name: encode(rec)}, nil); err != nil {
 		return api.Attachment{}, errors.Join(err, s.vnet.Detach(r.Network, r.Name), s.ipam.Release(n.vni, r.Name))
 	}
+	if r.Kind == api.KindHost {
+		s.names.noteHost()
+	}
 	return s.describe(a), nil
+}
+
+// alike reports whether an attachment is the one that is asked for. A namespace is known by what its file leads to now: a container that
+// was made anew under the old path is another.
+func alike(a vnet.Attachment, want vnet.AttachSpec, addr netip.Addr) bool {
+	if a.Kind != want.Kind || a.PID != want.PID || want.Interface != "" && a.Interface != want.Interface ||
+		addr.IsValid() && a.IPs[0].Addr() != addr {
+		return false
+	}
+	if want.Netns == "" {
+		return a.Netns == ""
+	}
+	ns, err := netns.OS().Path(want.Netns)
+	if err != nil {
+		return false
+	}
+	defer ns.Close()
+	return ns.ID() == a.NS
+}
+
+// setAliases gives an attachment of this host further names, in place of those it had; none takes them away. Whoever learns by what
+// names else an attachment is known (a container's aliases and services, say) tells it here: the names go with the attachment.
+func (s *System) setAliases(network, name string, aliases []string) error {
+	for _, a := range s.vnet.Attachments() {
+		if a.Network != network || a.Name != name {
+			continue
+		}
+		if len(aliases) == 0 {
+			return s.mesh.Publish(a.VNI, nil, []string{names.KeyAliases + name})
+		}
+		b, err := names.Encode(names.Aliases{Names: aliases})
+		if err != nil {
+			return api.Errorf(api.CodeInvalid, "attachment %s: %w", name, err)
+		}
+		return s.mesh.Publish(a.VNI, map[string][]byte{names.KeyAliases + name: b}, nil)
+	}
+	return api.Errorf(api.CodeNotFound, "no attachment %s in network %s on this host", name, network)
 }
 
 // address6 returns the IPv6 address that goes with an IPv4 one: in the /64 of its subnet, of which a
@@ -99,7 +148,10 @@ func (s *System) address6(n *network, v4 netip.Prefix) netip.Prefix {
 
 // spec says where the inner end goes.
 func (s *System) spec(r api.Attach) (vnet.AttachSpec, error) {
-	spec := vnet.AttachSpec{Network: r.Network, Name: r.Name, MulticastRoute: true}
+	spec := vnet.AttachSpec{Network: r.Network, Name: r.Name, Interface: r.Interface, MulticastRoute: true}
+	if r.Interface != "" && r.Kind != api.KindNetns {
+		return spec, api.Errorf(api.CodeInvalid, "attachment %s: only that of a namespace chooses the name of its interface", r.Name)
+	}
 	switch r.Kind {
 	case api.KindProcess:
 		if r.PID == 0 {
@@ -163,7 +215,7 @@ func (s *System) detach(network, name string) error {
 
 // withdraw takes back what was said of an attachment that has ended.
 func (s *System) withdraw(a vnet.Attachment) error {
-	return errors.Join(s.mesh.Publish(a.VNI, nil, []string{keyAttach + a.Name}), s.ipam.Release(a.VNI, a.Name))
+	return errors.Join(s.mesh.Publish(a.VNI, nil, []string{keyAttach + a.Name, names.KeyAliases + a.Name}), s.ipam.Release(a.VNI, a.Name))
 }
 
 // onGone hears of attachments whose process or namespace ended.
@@ -183,17 +235,16 @@ func madeUp(kind string) string {
 func (s *System) describe(a vnet.Attachment) api.Attachment {
 	out := api.Attachment{
 		Name: a.Name, Network: a.Network, Host: s.cfg.Name, MAC: a.MAC.String(), Kind: kindNames[a.Kind], Local: true,
-		PID: a.PID, Netns: a.Netns, Interface: a.Interface, MTU: s.clusterMTU(), FQDN: a.Name + "." + a.Network + "." + domain,
+		PID: a.PID, Netns: a.Netns, Interface: a.Interface, MTU: s.clusterMTU(), FQDN: a.Name + "." + a.Network + "." + s.domain(),
 	}
+	out.DNS, out.Search = s.names.resolver(a.VNI, a.IPs)
 	for _, p := range a.IPs {
 		out.IPs = append(out.IPs, p.String())
 	}
 	return out
 }
 
-// domain is the end of attachments' full names.
-const domain = "weft.internal"
-
 var kindNames = map[vnet.Kind]string{
 	vnet.KindRun: api.KindProcess, vnet.KindPID: api.KindNetns, vnet.KindNetns: api.KindNetns, vnet.KindExpose: api.KindHost,
+	vnet.KindDocker: api.KindContainer,
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/weft-net/weft/internal/apiserver"
 	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/mesh"
+	"github.com/weft-net/weft/internal/vnet"
 )
 
 // backend answers the API for a System.
@@ -195,7 +196,13 @@ func (b backend) Attach(ctx context.Context, r api.Attach) (api.Attachment, erro
 }
 
 func (b backend) Detach(_ context.Context, network, name string) error {
-	return b.s.detach(cmp.Or(network, defaultNetwork), name)
+	network = cmp.Or(network, defaultNetwork)
+	for _, a := range b.s.vnet.Attachments() {
+		if a.Network == network && a.Name == name && a.Kind == vnet.KindDocker {
+			return api.Errorf(api.CodeRefused, "attachment %s is a container of Docker's", name).WithHint("docker network disconnect, or docker rm -f")
+		}
+	}
+	return b.s.detach(network, name)
 }
 
 func (b backend) Groups(ctx context.Context) (api.Groups, error) {

@@ -22,7 +22,7 @@ import (
 const leastBenchMS = 200
 
 func (s *System) newEndpoint() *bench.Endpoint {
-	return bench.NewEndpoint(bench.Host{Name: s.cfg.Name, Plug: s.plugAgent, Off: s.cfg.BenchOff})
+	return bench.NewEndpoint(bench.Host{Name: s.cfg.Name, Plug: s.plugAgent, Bus: s.benchMessages, Off: s.cfg.BenchOff})
 }
 
 // streamServices are the services that other hosts reach by streams.
@@ -103,11 +103,7 @@ func (b backend) BenchNet(ctx context.Context, r api.BenchRequest, progress func
 	p := bench.Plan{
 		Peers: peers, Strict: len(r.Hosts) > 0, Network: r.Network, Tests: r.Tests,
 		Duration: time.Duration(r.DurationMS) * time.Millisecond, Rate: r.Rate, MaxMbit: r.MaxMbit, Progress: progress,
-		Self: bench.Peer{Name: s.cfg.Name, Version: s.version, Dial: func(context.Context) (net.Conn, error) {
-			here, there := net.Pipe()
-			go s.endpoint.Serve(s.cfg.Name, there)
-			return here, nil
-		}},
+		Self: s.benchSelf(),
 	}
 	if slices.Contains(r.Tests, api.BenchMcast) {
 		if p.Group, err = s.benchGroup(d); err != nil {
@@ -124,7 +120,16 @@ func (b backend) BenchNet(ctx context.Context, r api.BenchRequest, progress func
 	return out, err
 }
 
-// benchPeers are the hosts named, or all others that have the network and can be reached.
+// benchSelf is this host's own end of a measurement.
+func (s *System) benchSelf() bench.Peer {
+	return bench.Peer{Name: s.cfg.Name, Version: s.version, Dial: func(context.Context) (net.Conn, error) {
+		here, there := net.Pipe()
+		go s.endpoint.Serve(s.cfg.Name, there)
+		return here, nil
+	}}
+}
+
+// benchPeers are the hosts named, or all others that have the network and can be reached; without a network, all.
 func (b backend) benchPeers(d *definition, named []string) ([]bench.Peer, error) {
 	var hosts []mesh.HostStatus
 	for _, name := range named {
@@ -143,12 +148,16 @@ func (b backend) benchPeers(d *definition, named []string) ([]bench.Peer, error)
 	}
 	if len(named) == 0 {
 		for _, h := range b.s.mesh.Hosts() {
-			if !h.Self && h.Reachable && slices.Contains(d.hosts, h.ID) {
+			if !h.Self && h.Reachable && (d == nil || slices.Contains(d.hosts, h.ID)) {
 				hosts = append(hosts, h)
 			}
 		}
 	}
 	switch {
+	case len(hosts) == 0 && d == nil:
+		return nil, api.Errorf(api.CodeUnavailable, "no other host can be reached").WithHint("weft hosts, weft links")
+	case len(hosts) > api.MaxBenchHosts && d == nil:
+		return nil, api.Errorf(api.CodeInvalid, "there are %d other hosts: name those to measure with, at most %d", len(hosts), api.MaxBenchHosts)
 	case len(hosts) == 0:
 		return nil, api.Errorf(api.CodeUnavailable, "no other host has network %s and can be reached", d.name).WithHint("weft networks, weft links")
 	case len(hosts) > api.MaxBenchHosts:

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/weft-net/weft/internal/apiserver"
+	"github.com/weft-net/weft/internal/docker"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/mesh"
 	"github.com/weft-net/weft/internal/snapshot"
@@ -72,7 +73,7 @@ func (s *System) identify() (keys ident.Keys, fresh bool, err error) {
 	if err != nil {
 		return keys, false, err
 	}
-	s.id, keys, fresh, err = settle(s.dir, s.cfg.Name, s.cfg.Seeds, token)
+	s.id, keys, fresh, err = settle(s.dir, s.cfg.Name, s.cfg.Seeds, s.cfg.Discover, token)
 	if err != nil {
 		return keys, false, err
 	}
@@ -116,13 +117,17 @@ func (s *System) build(keys ident.Keys) (err error) {
 	if s.underlay, err = newUnderlay(s.ctx, s.log); err != nil {
 		return err
 	}
-	if s.conn, s.tcp, err = s.sockets(); err != nil {
+	if err := s.buildDiscovery(); err != nil {
 		return err
+	}
+	if s.conn, s.tcp, err = s.sockets(); err != nil {
+		return errors.Join(err, s.finder.close())
 	}
 	defer func() {
 		if err != nil {
 			_ = s.conn.Close()
 			_ = s.tcp.Close()
+			_ = s.finder.close()
 		}
 	}()
 	if s.guard, err = newGuardian(s.cfg.Port, s.log); err != nil {
@@ -131,13 +136,22 @@ func (s *System) build(keys ident.Keys) (err error) {
 	if s.vnet, err = s.newVNet(); err != nil {
 		return err
 	}
+	if s.docker, err = docker.New(docker.Config{Weft: dockerHost{s}, Store: dockerStore{s.dir}, Log: s.log}); err != nil {
+		return err
+	}
+	s.containers = s.newContainers()
+	if s.from != nil {
+		s.inheritDocker()
+	}
 	s.probePlain = patient(s.vnet.ProbePlain)
 	s.ipam = s.newIPAM(keys.ID())
+	s.names = s.newNames()
 	if s.cast, err = s.newCast(keys.ID()); err != nil {
 		return err
 	}
 	s.endpoint = s.newEndpoint()
 	s.bus = s.newClusterBus()
+	s.bares = &bares{s: s, here: map[string]*bareHere{}}
 	advertise, err := s.advertised()
 	if err != nil {
 		return err

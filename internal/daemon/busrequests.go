@@ -22,12 +22,31 @@ const (
 )
 
 func (b backend) Buses(context.Context) (api.Buses, error) {
-	return api.Buses{Buses: []api.Bus{b.s.bus.status()}}, nil
+	return api.Buses{Buses: append([]api.Bus{b.s.bus.status()}, b.s.bares.list()...)}, nil
 }
+
+func (b backend) Bus(_ context.Context, name string) (api.Bus, error) {
+	if name == api.ClusterBus {
+		return b.s.bus.status(), nil
+	}
+	return b.s.bares.get(name)
+}
+
+func (b backend) CreateBus(ctx context.Context, r api.BusCreate) (api.Bus, error) {
+	if err := b.s.bares.create(ctx, r); err != nil {
+		return api.Bus{}, err
+	}
+	return b.s.bares.get(r.Name)
+}
+
+func (b backend) RemoveBus(_ context.Context, name string) error { return b.s.bares.remove(name) }
 
 // on waits until this host is on a bus.
 func (b backend) on(ctx context.Context, name string) (done func(), err error) {
 	if name != api.ClusterBus {
+		if v, err := b.s.bares.get(name); err == nil {
+			return nil, api.Errorf(api.CodeInvalid, "bus %s is bare: its messages are on the cluster's own bus", name).WithHint("leave --bus out; the subject is %s", v.Bare.Subject)
+		}
 		return nil, api.Errorf(api.CodeNotFound, "no bus %q", name).WithHint("weft buses lists them")
 	}
 	return b.s.bus.use(ctx)

@@ -25,9 +25,12 @@ func (c *clusterBus) status() api.Bus {
 	c.mu.Unlock()
 	if b != nil {
 		known, _ := c.broker.Known()
+		programs := c.broker.Programs()
 		for _, m := range b.Members() {
+			program := slices.Contains(programs, m.Epoch)
 			out.Members = append(out.Members, api.BusMember{
-				Host: m.Name, State: m.State.String(), Endpoint: m.Addr.String(), Known: slices.Contains(known, m.Name), Multicast: multicastOf(m),
+				Host: m.Name, State: m.State.String(), Endpoint: m.Addr.String(), Known: program || slices.Contains(known, m.Name), Program: program, Multicast: multicastOf(m),
+				Path: m.Path.String(), Via: m.Via,
 			})
 		}
 		slices.SortFunc(out.Members, func(a, b api.BusMember) int { return strings.Compare(a.Host, b.Host) })
@@ -111,7 +114,7 @@ func (c *clusterBus) drops() map[string]uint64 {
 func (c *clusterBus) metrics() []api.Metric {
 	st := c.status()
 	out := []api.Metric{
-		{Name: "weft_bus_members", Help: "Other hosts on the cluster's own bus.", Kind: api.Gauge, Value: float64(len(st.Members))},
+		{Name: "weft_bus_members", Help: "Other hosts and programs on the cluster's own bus.", Kind: api.Gauge, Value: float64(len(st.Members))},
 		{Name: "weft_bus_subscriptions", Help: "Subscriptions of programs on this host.", Kind: api.Gauge, Value: float64(st.Subscriptions)},
 	}
 	for way, v := range map[string]uint64{"published": st.Published, "delivered": st.Delivered, "sent": st.Sent, "received": st.Received} {

@@ -55,8 +55,8 @@ func decodeBus(value []byte) (busRecord, error) {
 	return r, nil
 }
 
-// clusterBus is this host on the cluster's own bus: as long as the listener for NATS clients is on, else from the first
-// use by a command until nobody has used it for a while.
+// clusterBus is this host on the cluster's own bus: as long as the listener for NATS clients is on, and for ever once it has given the bus's
+// token away, for programs must find it; else from the first use by a command until nobody has used it for a while.
 type clusterBus struct {
 	s      *System
 	broker *broker.Broker
@@ -65,6 +65,7 @@ type clusterBus struct {
 	kick   chan struct{}
 
 	mu      sync.Mutex // guards all below
+	stay    bool       // the token was given away
 	users   int        // requests under way
 	used    time.Time
 	bus     *bus.Bus // nil while this host is not on it
@@ -84,7 +85,11 @@ func (s *System) newClusterBus() *clusterBus {
 
 // run joins while it is needed, until the daemon stops.
 func (c *clusterBus) run() {
-	if !c.always { // of a run that ended without a word
+	if c.given() {
+		c.mu.Lock()
+		c.stay = true
+		c.mu.Unlock()
+	} else if !c.always { // of a run that ended without a word
 		c.withdraw()
 	}
 	for c.s.ctx.Err() == nil {
@@ -100,12 +105,7 @@ func (c *clusterBus) run() {
 			c.mu.Lock()
 			c.failed = err
 			c.mu.Unlock()
-			t := time.NewTimer(busRetry)
-			select {
-			case <-t.C:
-			case <-c.s.ctx.Done():
-			}
-			t.Stop()
+			c.s.pauseBus()
 		}
 	}
 }
@@ -113,7 +113,7 @@ func (c *clusterBus) run() {
 func (c *clusterBus) wanted(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.always || c.users > 0 || now.Sub(c.used) < busIdle
+	return c.always || c.stay || c.users > 0 || now.Sub(c.used) < busIdle
 }
 
 // use waits until this host is on the bus and knows what the others want; done says that the caller needs it no more.
@@ -233,11 +233,7 @@ func (c *clusterBus) session() error {
 		c.bus = nil
 		c.settled = make(chan struct{})
 	}()
-	pub, err := b.Publisher(">")
-	if err != nil {
-		return err
-	}
-	sub, err := b.Subscribe(">")
+	gate, err := b.Gateway()
 	if err != nil {
 		return err
 	}
@@ -245,28 +241,21 @@ func (c *clusterBus) session() error {
 	var pumps sync.WaitGroup
 	defer pumps.Wait()
 	defer cancel()
-	link := c.broker.Attach(ctx, pub, b.Epoch())
+	link := c.broker.Attach(ctx, gate, b.Epoch())
+	gate.Watch(link)
 	pumps.Go(func() {
-		for m, err := range sub.Messages(ctx) {
-			var lost *bus.Lost
-			switch {
-			case errors.As(err, &lost):
-				c.s.log.Warn("messages of the bus were lost", "publisher", lost.Publisher, "from", lost.From, "to", lost.To)
-				link.Lost(lost.Epoch, lost.To-lost.From+1)
-			case err == nil:
-				link.Receive(m.Epoch, m.Subject, m.Payload)
-			}
-		}
+		var in broker.Incoming
+		_ = gate.Messages(ctx, func(m *bus.Passed) { // it ends with ctx
+			in = broker.Incoming{Epoch: m.Epoch, Subject: m.Subject, Envelope: m.Envelope, Payload: m.Payload, Groups: m.Groups, All: m.All}
+			link.Receive(&in)
+		}, func(lost *bus.Lost) {
+			c.s.log.Warn("messages of the bus were lost", "publisher", lost.Publisher, "from", lost.From, "to", lost.To)
+			link.Lost(lost.Epoch, lost.To-lost.From+1)
+		})
 	})
 	pumps.Go(func() {
 		for e := range b.Events(ctx) {
-			switch e.Kind {
-			case bus.Joined, bus.Rejoined:
-				link.Joined(e.Member.Epoch, e.Member.Name)
-			case bus.MemberUnreachable, bus.Left:
-				link.Left(e.Member.Epoch)
-			case bus.MemberSuspected, bus.MulticastUp, bus.MulticastDown:
-			}
+			c.s.log.Debug("member of the bus", "event", e.Kind.String(), "member", e.Member.Name)
 		}
 	})
 	c.mu.Lock()
@@ -295,13 +284,21 @@ func (c *clusterBus) awaitCluster() bool {
 		if there {
 			return true
 		}
-		t := time.NewTimer(busRetry)
-		select {
-		case <-t.C:
-		case <-c.s.ctx.Done():
-			t.Stop()
+		if !c.s.pauseBus() {
 			return false
 		}
+	}
+}
+
+// pauseBus waits before what the bus could not do is tried again; false when the daemon stops meanwhile.
+func (s *System) pauseBus() bool {
+	t := time.NewTimer(busRetry)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.ctx.Done():
+		return false
 	}
 }
 
@@ -323,12 +320,7 @@ func (c *clusterBus) join(token ident.Token, seeds []string) (*bus.Bus, error) {
 		if c.s.from == nil || time.Since(began) > leaveTime {
 			break
 		}
-		t := time.NewTimer(busRetry)
-		select {
-		case <-t.C:
-		case <-c.s.ctx.Done():
-		}
-		t.Stop()
+		c.s.pauseBus()
 	}
 	cfg.Listen = 0
 	return bus.Join(c.s.ctx, cfg)

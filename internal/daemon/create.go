@@ -25,6 +25,7 @@ func (s *System) found() error {
 		cluster = &clusterRecord{
 			Range: s.cfg.Range, ULA: netip.PrefixFrom(netip.AddrFrom16(ula), 48), MTU: s.cfg.MTU,
 			Groups: s.cfg.Groups, NoMulticast: s.cfg.NoMulticast, TTL: s.cfg.TTL,
+			Domain: s.cfg.Domain,
 		}
 		if err := s.mesh.Publish(0, map[string][]byte{keyCluster: encode(cluster)}, nil); err != nil {
 			return err
@@ -153,7 +154,7 @@ func (s *System) subnetsFor(ctx context.Context, rec *networkRecord, r api.Netwo
 		for name, d := range s.defs {
 			for _, o := range d.subnets {
 				if o.Overlaps(p) {
-					err = api.Errorf(api.CodeConflict, "subnet %s overlaps %s of network %s", p, o, name)
+					err = api.Errorf(api.CodeConflict, "subnet %s overlaps %s of network %s", p, o, name).WithHint("choose another with --subnet, or leave it out")
 				}
 			}
 		}
@@ -214,7 +215,7 @@ func (s *System) checkRange(p netip.Prefix, fix string) error {
 		return err
 	}
 	if err := ipam.CheckRange(p, routes); err != nil {
-		return api.Errorf(api.CodeConflict, "%w; %s, or use --force if nothing here needs that route", err, fix)
+		return api.Errorf(api.CodeConflict, "%w; %s, or weft up --force if nothing here needs that route", err, fix)
 	}
 	return nil
 }

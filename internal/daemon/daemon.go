@@ -15,6 +15,8 @@ import (
 	"github.com/weft-net/weft/internal/bench"
 	"github.com/weft-net/weft/internal/cast"
 	"github.com/weft-net/weft/internal/config"
+	"github.com/weft-net/weft/internal/containers"
+	"github.com/weft-net/weft/internal/docker"
 	"github.com/weft-net/weft/internal/handover"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/ipam"
@@ -65,7 +67,14 @@ type System struct {
 	underlay *underlay
 	endpoint *bench.Endpoint // of measurements
 	bus      *clusterBus
-	agent    []string // see Options
+	bares    *bares
+	names    *nameService
+	docker   *docker.Plugin
+	// containers is nil when Docker is not to be asked for names.
+	containers *containers.Watcher
+	finder     *discovery
+	plugin     atomic.Pointer[apiserver.Listener] // where Docker calls; nil while nowhere
+	agent      []string                           // see Options
 
 	from *inheritance // nil unless this daemon took over from another
 	taps sync.Map     // of the uplinks handed over, by name: tap.Device
@@ -121,7 +130,7 @@ func run(ctx context.Context, cfg config.Up, o Options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("weft up needs root: it makes bridges, TAP devices and packet filters; chat, send, recv and the status commands work without")
 	}
-	if err := errors.Join(unbuilt(cfg), checkNATS(cfg)); err != nil {
+	if err := errors.Join(unbuilt(cfg), checkNATS(cfg), checkDiscover(cfg)); err != nil {
 		return err
 	}
 	s := newSystem(ctx, cfg, o)
@@ -194,6 +203,9 @@ func (s *System) serve(ln *apiserver.Listener, o Options) (err error) {
 	select {
 	case c := <-handed: // nothing of this host is ours any more but copies of its descriptors
 		ln.Give()
+		if p := s.plugin.Load(); p != nil {
+			p.Give()
+		}
 		_ = heirs.Close()
 		if o.HandedOver != nil {
 			o.HandedOver(c.PID())
@@ -210,6 +222,7 @@ func (s *System) serve(ln *apiserver.Listener, o Options) (err error) {
 		s.cancel()
 		served <- nil
 	}
+	s.finder.withdraw(context.WithoutCancel(s.ctx))
 	s.stop()
 	return errors.Join(err, <-served)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/config"
 	"github.com/weft-net/weft/internal/fdb"
 	"github.com/weft-net/weft/internal/ident"
@@ -16,17 +17,15 @@ import (
 
 func TestUnbuilt(t *testing.T) {
 	for name, c := range map[string]config.Up{
-		"api":           {API: "0.0.0.0:6785"},
-		"docker-plugin": {DockerPlugin: "/run/docker/plugins/weft.sock"},
-		"discover":      {Discover: []string{"lan"}},
-		"ephemeral":     {Ephemeral: true},
+		"api":       {API: "0.0.0.0:6785"},
+		"ephemeral": {Ephemeral: true},
 	} {
 		if err := unbuilt(c); err == nil || !IsUsage(err) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v, want a usage error that names it", name, err)
 		}
 	}
-	if err := unbuilt(config.Up{DockerPlugin: "off", Force: true}); err != nil {
-		t.Errorf("plugin off: %v", err)
+	if err := unbuilt(config.Up{DockerPlugin: "/run/docker/plugins/weft.sock", Discover: []string{"lan"}, Force: true}); err != nil {
+		t.Errorf("what is built: %v", err)
 	}
 }
 
@@ -61,7 +60,7 @@ func TestCheckNATS(t *testing.T) {
 // settleIn settles in dir and saves what is to be saved, as a start does.
 func settleIn(t *testing.T, dir *storetest.Dir, name string, seeds []string, token *ident.Token) (identity, error) {
 	t.Helper()
-	id, keys, fresh, err := settle(dir, name, seeds, token)
+	id, keys, fresh, err := settle(dir, name, seeds, nil, token)
 	if err == nil && fresh {
 		dir.SetOwner(keys.ID())
 		if err := dir.Save(fileIdentity, encode(id)); err != nil {
@@ -104,6 +103,74 @@ func TestSettle(t *testing.T) {
 	joined, err := settleIn(t, &joiner, "wash", []string{"10.0.0.5"}, &token)
 	if err != nil || joined.Founder || joined.Cluster != founded.Cluster || slices.Equal(joined.Keys, founded.Keys) {
 		t.Errorf("join: %+v, %v", joined, err)
+	}
+}
+
+// TestSettleSources: a token and a source are enough to join; sources stay until others are given, or off; without a token a host founds, and
+// remembers them, too.
+func TestSettleSources(t *testing.T) {
+	token := ident.NewToken()
+	var dir storetest.Dir
+	by := func(token *ident.Token, discover ...string) identity {
+		t.Helper()
+		id, keys, fresh, err := settle(&dir, "wash", nil, discover, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fresh {
+			dir.SetOwner(keys.ID())
+			if err := dir.Save(fileIdentity, encode(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return id
+	}
+	if id := by(&token, "lan", "etcd://a,b/weft"); id.Founder || id.Cluster != token.Cluster || len(id.Discover) != 2 {
+		t.Errorf("join: %+v", id)
+	}
+	if id := by(nil); !slices.Equal(id.Discover, []string{"lan", "etcd://a,b/weft"}) {
+		t.Errorf("resume: %v", id.Discover)
+	}
+	if id := by(nil, "swarm"); !slices.Equal(id.Discover, []string{"swarm"}) {
+		t.Errorf("others: %v", id.Discover)
+	}
+	if by(nil, "off"); len(by(nil).Discover) != 0 {
+		t.Error("off is not off")
+	}
+	dir = storetest.Dir{}
+	if _, _, _, err := settle(&dir, "wash", nil, []string{"off"}, &token); !IsUsage(err) {
+		t.Errorf("a token, and no source: %v", err)
+	}
+	if id := by(nil, "lan"); !id.Founder || len(id.Discover) != 1 {
+		t.Errorf("found: %+v", id)
+	}
+}
+
+// TestCheckDiscover: sources that nobody could ask are refused at once, as a matter of how weft was called.
+func TestCheckDiscover(t *testing.T) {
+	for _, bad := range [][]string{{"zookeeper://h/x"}, {"lan", "lan"}, {"lan", "off"}, {"etcd://root:hunter2@h/weft"}} {
+		if err := checkDiscover(config.Up{Discover: bad}); !IsUsage(err) || !strings.Contains(err.Error(), "--discover") {
+			t.Errorf("%v: %v, want a usage error", bad, err)
+		}
+	}
+	for _, good := range [][]string{nil, {"off"}, {"lan", "swarm", "etcd://a,b/weft"}} {
+		if err := checkDiscover(config.Up{Discover: good}); err != nil {
+			t.Errorf("%v: %v", good, err)
+		}
+	}
+}
+
+// TestNobodyFound: a host that waits says for what.
+func TestNobodyFound(t *testing.T) {
+	got := nobodyFound([]api.Discovery{
+		{Source: "a", State: api.DiscoveryAsking},
+		{Source: "b", State: api.DiscoveryFailing, Error: "gone"},
+		{Source: "c", State: api.DiscoveryOK},
+		{Source: "d", State: api.DiscoveryOK, Unanswered: []string{"1:1", "2:1", "3:1", "4:1"}},
+	})
+	want := "a: asking; b: gone; c: no other host is there yet; this one waits for it; d: 1:1, 2:1, 3:1 does not answer (is weft up there with the same token, and its UDP and TCP port open?)"
+	if got != want {
+		t.Errorf("%s\nwant %s", got, want)
 	}
 }
 

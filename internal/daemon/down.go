@@ -21,6 +21,9 @@ func (s *System) down(ctx context.Context, d api.Down) error {
 				return err
 			}
 		}
+		if err := s.docker.Forget(); err != nil {
+			return err
+		}
 		if err := s.ipam.GiveBack(ctx); err != nil {
 			return api.Errorf(api.CodeUnavailable, "%w", err).WithHint("or weft down --clean, and weft host rm %s on another host", s.cfg.Name)
 		}
@@ -33,6 +36,7 @@ func (s *System) down(ctx context.Context, d api.Down) error {
 	if d.Leave {
 		errs = append(errs, s.quit())
 	}
+	s.finder.withdraw(ctx)
 	lctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if err := s.mesh.Leave(lctx); err != nil {
@@ -61,6 +65,7 @@ func (s *System) clean() error {
 	s.mu.Lock()
 	clear(s.networks)
 	s.mu.Unlock()
+	s.names.close()
 	err := s.cast.Close() // it would report every device that goes
 	_, cleaned := s.vnet.Clean()
 	return errors.Join(err, cleaned, s.guard.remove())
@@ -77,10 +82,14 @@ func (s *System) stop() {
 	if s.cast != nil {
 		_ = s.cast.Close()
 	}
+	if s.names != nil {
+		s.names.close()
+	}
 	if s.vnet != nil {
 		_ = s.vnet.Down()
 	}
 	s.done.Wait()
+	_ = s.finder.close()
 }
 
 func (s *System) closeDir() error {

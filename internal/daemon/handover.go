@@ -177,9 +177,11 @@ func (p *predecessor) freeze() error {
 	ctx, cancel := context.WithTimeout(s.ctx, drainTime)
 	defer cancel()
 	p.server.Quiet(ctx) // what is not done by then is what a kill would leave: the next daemon puts it in order
+	s.haltDocker(ctx)
 	if !s.lockTaking(ctx) {
 		p.ln.Resume()
 		p.server.Loud()
+		s.resumeDocker()
 		return errors.New("a network is being set up or removed here: try again")
 	}
 	if s.cleaned || s.ctx.Err() != nil {
@@ -198,6 +200,7 @@ func (p *predecessor) thaw() {
 	p.s.taking.Unlock()
 	p.ln.Resume()
 	p.server.Loud()
+	p.s.resumeDocker()
 }
 
 // lockTaking locks taking; false when ctx ended first.
@@ -252,6 +255,12 @@ func (p *predecessor) sendPlan(c *handover.Conn) error {
 	}
 	if err := add(snapshot.UseLock, "", s.dir.Lock(), false, nil); err != nil {
 		return err
+	}
+	if ln := s.plugin.Load(); ln != nil {
+		d, err := ln.File()
+		if err := add(snapshot.UseDocker, s.cfg.PluginSocket(), d, true, err); err != nil {
+			return err
+		}
 	}
 	for _, n := range s.localNetworks() {
 		x := snapshot.Network{VNI: n.vni, Name: n.name, MTU: s.clusterMTU(), Plain: n.def.Plain}

@@ -18,6 +18,7 @@ const (
 	fileOwn      = "own"    // own blocks of the state tables
 	fileOthers   = "others" // a copy of other hosts' blocks: who they are, where to find them
 	fileAttach   = "attachments"
+	fileDocker   = "docker" // which of Docker's networks, addresses and endpoints is which
 )
 
 // identity is who this host is; written once, when it founds or joins.
@@ -30,6 +31,8 @@ type identity struct {
 	Seeds   []string        `cbor:"6,keyasint,omitempty"`
 	// Founding stays until the cluster's first records are on disk. Nobody has the token before.
 	Founding bool `cbor:"7,keyasint,omitempty"`
+	// Discover are the sources by which it finds others, as people write them.
+	Discover []string `cbor:"8,keyasint,omitempty"`
 }
 
 func loadIdentity(dir store.Dir) (identity, ident.Keys, error) {
@@ -60,8 +63,8 @@ func IsUsage(err error) bool {
 }
 
 // settle decides who this host is: it resumes, founds or joins. fresh says that the identity is
-// new or changed and must be saved once everything else has proved possible.
-func settle(dir store.Dir, name string, seeds []string, token *ident.Token) (id identity, keys ident.Keys, fresh bool, err error) {
+// new or changed and must be saved once everything else has proved possible. Seeds and sources that are not given stay as they were.
+func settle(dir store.Dir, name string, seeds, discover []string, token *ident.Token) (id identity, keys ident.Keys, fresh bool, err error) {
 	id, keys, err = loadIdentity(dir)
 	switch {
 	case err == nil:
@@ -74,6 +77,9 @@ func settle(dir store.Dir, name string, seeds []string, token *ident.Token) (id 
 		if len(seeds) > 0 && !slices.Equal(seeds, id.Seeds) {
 			id.Seeds, fresh = seeds, true
 		}
+		if next := withoutOff(discover); len(discover) > 0 && !slices.Equal(next, id.Discover) {
+			id.Discover, fresh = next, true
+		}
 		if token != nil && token.Secret != id.Secret {
 			id.Secret, fresh = token.Secret, true // rotated since a join that did not succeed
 		}
@@ -82,8 +88,8 @@ func settle(dir store.Dir, name string, seeds []string, token *ident.Token) (id 
 		return id, keys, false, err
 	case token == nil && len(seeds) > 0:
 		return id, keys, false, usage{fmt.Errorf("joining %s needs the cluster's token (`weft token` on one of its hosts): give --token-file FILE, WEFT_TOKEN or --token", seeds[0])}
-	case token != nil && len(seeds) == 0:
-		return id, keys, false, usage{errors.New("a token, but no host to join: weft up HOST... --token T")}
+	case token != nil && len(seeds) == 0 && len(withoutOff(discover)) == 0:
+		return id, keys, false, usage{errors.New("a token, but no host to join: weft up HOST... --token T, or --discover SOURCE")}
 	}
 	founder := token == nil
 	if founder {
@@ -98,8 +104,16 @@ func settle(dir store.Dir, name string, seeds []string, token *ident.Token) (id 
 	if keys, err = ident.NewKeys(); err != nil {
 		return id, keys, false, err
 	}
-	id = identity{Keys: keys.Seed(), Cluster: token.Cluster, Secret: token.Secret, Name: name, Founder: founder, Founding: founder, Seeds: seeds}
+	id = identity{Keys: keys.Seed(), Cluster: token.Cluster, Secret: token.Secret, Name: name, Founder: founder, Founding: founder, Seeds: seeds, Discover: withoutOff(discover)}
 	return id, keys, true, nil
+}
+
+// withoutOff is what is left of a setting that may say off, alone.
+func withoutOff(sources []string) []string {
+	if slices.Equal(sources, []string{"off"}) {
+		return nil
+	}
+	return sources
 }
 
 // hostname returns the machine's name, as a host of weft may be called.

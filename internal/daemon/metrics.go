@@ -8,9 +8,12 @@ import (
 	"github.com/weft-net/weft/internal/broker"
 	"github.com/weft-net/weft/internal/handshake"
 	"github.com/weft-net/weft/internal/island"
+	"github.com/weft-net/weft/internal/names"
+	"github.com/weft-net/weft/internal/nameserver"
 	"github.com/weft-net/weft/internal/nats"
 	"github.com/weft-net/weft/internal/stream"
 	"github.com/weft-net/weft/internal/tree"
+	"github.com/weft-net/weft/internal/vnet"
 )
 
 // limits are the bounded tables of all parts: used and most.
@@ -22,9 +25,15 @@ func (s *System) limits() map[string][2]int {
 	out["tree_branches"] = [2]int{ways.Branches, tree.MaxBranches}
 	out["multicast_hosts"] = [2]int{ways.Voices, island.MaxHeard}
 	out["bus_subscriptions"] = [2]int{s.bus.broker.Stats().Subscriptions, broker.MaxSubscriptions}
+	c := s.names.server.Counts()
+	out["names"] = [2]int{c.Fullest, names.MaxEntries}
+	out["names_waiting"] = [2]int{c.Waiting, nameserver.MaxWaiting}
+	out["attachments"] = [2]int{s.vnet.Stats().Attachments, vnet.MaxAttachments}
+	out["bare_buses"] = [2]int{s.bares.count(), maxBare}
 	if s.bus.nats != nil {
 		out["nats_clients"] = [2]int{s.bus.nats.Status().Connections, nats.MaxConnections}
 	}
+	maps.Copy(out, s.docker.Limits())
 	for k, v := range s.ipam.Limits() {
 		out["addresses_"+k] = v
 	}
@@ -56,6 +65,13 @@ func (s *System) drops() map[string]uint64 {
 	out["addresses_bad_value"], out["addresses_bad_ask"], out["addresses_asks_full"] = c.BadValues, c.BadAsks, c.AsksFull
 	out["addresses_book_refused"], out["addresses_book_old"], out["addresses_write_failed"] = c.RefusedBooks, c.OldBooks, c.Persisting
 	maps.Copy(out, s.bus.drops())
+	maps.Copy(out, s.bares.drops())
+	maps.Copy(out, s.finder.drops())
+	maps.Copy(out, s.docker.Counts())
+	if s.containers != nil {
+		out["docker_names_refused"] = s.containers.Refused()
+	}
+	maps.Copy(out, s.names.drops())
 	st := s.conn.Stats()
 	out["socket_rx_full"], out["socket_rx_truncated"] = st.RxDrops, st.RxTruncated
 	for k, v := range st.TxErrors {
@@ -117,5 +133,10 @@ func (b backend) Metrics() []api.Metric {
 	}
 	out = append(out, api.Metric{Name: "weft_tree_moves_total", Help: "Hosts that got copies because their way failed.", Kind: api.Counter, Value: float64(ways.Moves)})
 	out = append(out, api.Metric{Name: "weft_relayed_packets_total", Help: "Packets forwarded for other hosts.", Kind: api.Counter, Value: float64(b.s.mesh.Relayed())})
-	return append(out, b.s.bus.metrics()...)
+	c := b.s.names.server.Counts()
+	out = append(out,
+		api.Metric{Name: "weft_dns_queries_total", Help: "DNS queries that came from attachments.", Kind: api.Counter, Value: float64(c.Queries)},
+		api.Metric{Name: "weft_dns_forwarded_total", Help: "Of these, questions that the host's resolvers were asked.", Kind: api.Counter, Value: float64(c.Forwarded)},
+		api.Metric{Name: "weft_names", Help: "Names known in the networks of this host: attachments, aliases, names given by hand, services.", Kind: api.Gauge, Value: float64(c.Entries)})
+	return append(append(out, b.s.bus.metrics()...), b.s.bares.metrics()...)
 }

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/user"
-	"strconv"
 	"strings"
 	"time"
 
@@ -60,7 +58,7 @@ func (s *System) listenNATS() error {
 	}
 	s.bus.nats = nats.New(cfg)
 	if s.from == nil {
-		l, err := s.openNATS()
+		l, err := nats.Listen(s.cfg.NATS, apiserver.Group)
 		if err != nil {
 			return err
 		}
@@ -70,7 +68,7 @@ func (s *System) listenNATS() error {
 	// The daemon whose place this one takes gives the address up when it ends.
 	s.go_(func() {
 		for began := time.Now(); ; {
-			l, err := s.openNATS()
+			l, err := nats.Listen(s.cfg.NATS, apiserver.Group)
 			if err == nil {
 				s.serveNATS(l)
 				return
@@ -81,25 +79,10 @@ func (s *System) listenNATS() error {
 			if time.Since(began) > 2*leaveTime {
 				s.trouble("nats", err.Error())
 			}
-			t := time.NewTimer(busRetry)
-			select {
-			case <-t.C:
-			case <-s.ctx.Done():
-			}
-			t.Stop()
+			s.pauseBus()
 		}
 	})
 	return nil
-}
-
-func (s *System) openNATS() (net.Listener, error) {
-	gid, mode := -1, os.FileMode(0o600)
-	if g, err := user.LookupGroup(apiserver.Group); err == nil {
-		if n, err := strconv.Atoi(g.Gid); err == nil {
-			gid, mode = n, 0o660
-		}
-	}
-	return nats.Listen(s.cfg.NATS, gid, mode)
 }
 
 // serveNATS takes clients from when this host knows what the others want: until then they wait in the kernel.

@@ -198,6 +198,7 @@ func (s *System) takeUpHeld(ctx context.Context, name string) (*network, error) 
 		s.ears.Store(n.vni, n.ears)
 	}
 	s.rebuild(n)
+	s.names.tell(n, s.names.serve(n))
 	s.log.Info("network up", "network", name, "vni", n.vni, "bridge", vnet.BridgeName(n.vni))
 	return n, nil
 }
@@ -231,6 +232,8 @@ func (s *System) giveUp(name string) error {
 		return api.Errorf(api.CodeNotFound, "network %s is not on this host", name)
 	case name == defaultNetwork:
 		return api.Errorf(api.CodeRefused, "network %s is the default one, which every host has", name)
+	case s.docker.Uses(name):
+		return api.Errorf(api.CodeConflict, "network %s is one of Docker's here", name).WithHint("docker network ls --filter driver=weft, and docker network rm")
 	}
 	for _, a := range s.vnet.Attachments() {
 		if a.VNI == n.vni {
@@ -240,6 +243,7 @@ func (s *System) giveUp(name string) error {
 	if err := s.ipam.LeaveNetwork(s.ctx, n.vni); err != nil {
 		return api.Errorf(api.CodeConflict, "network %s: %w", name, err)
 	}
+	s.names.stop(n.vni)
 	if err := s.vnet.Remove(n.vni); err != nil {
 		if errors.Is(err, vnet.ErrInUse) {
 			return api.Errorf(api.CodeConflict, "network %s has attachments here", name).WithHint("weft attachments lists them; weft detach removes one")

@@ -4,11 +4,11 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/weft-net/weft/internal/bubbletest"
 	"github.com/weft-net/weft/internal/fdb"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/vnet"
@@ -57,7 +57,7 @@ func TestWantedAt(t *testing.T) {
 
 // TestPatient: a kernel that could not is asked again, but not by every second's attempt.
 func TestPatient(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		asked, answer := 0, errors.New("no module")
 		ask := patient(func() error { asked++; return answer })
 		for range 10 {

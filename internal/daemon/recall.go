@@ -11,6 +11,7 @@ import (
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/mesh"
+	"github.com/weft-net/weft/internal/names"
 	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/vnet"
 )
@@ -99,7 +100,7 @@ func (s *System) restore(n *network) error {
 	_ = s.mesh.View(func(t *state.Tables) {
 		for i := range t.All(state.Scope(n.vni), keyAttach) {
 			if name := i.Key[len(keyAttach):]; i.Writer == s.mesh.Self() && living[name].Name == "" {
-				dels = append(dels, i.Key)
+				dels = append(dels, i.Key, names.KeyAliases+name)
 			}
 		}
 	})
@@ -111,14 +112,20 @@ func (s *System) restore(n *network) error {
 		return err
 	}
 	for name := range s.ipam.Allocations(n.vni) {
-		if living[name].Name == "" {
+		if living[name].Name == "" && !s.docker.Holds(name) {
 			if err := s.ipam.Release(n.vni, name); err != nil {
 				return err
 			}
 		}
 	}
 	var errs []error
+	for key, ip := range s.docker.Held(n.name) { // whether or not a container has it now
+		errs = append(errs, s.ipam.Restore(n.vni, key, ip))
+	}
 	for name, a := range living {
+		if a.Kind == vnet.KindDocker {
+			continue
+		}
 		for _, p := range a.IPs {
 			if p.Addr().Is4() {
 				errs = append(errs, s.ipam.Restore(n.vni, name, p.Addr()))

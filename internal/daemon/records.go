@@ -11,7 +11,7 @@ import (
 )
 
 // Keys of the daemon's own entries in the state tables. Other packages own others: host, admit/,
-// bar/ and token (mesh), ring/, sub/ and ip/ (ipam).
+// bar/ and token (mesh), ring/, sub/ and ip/ (ipam), name/, svc/ and also/ (names).
 const (
 	keyCluster = "cluster" // scope 0: clusterRecord, by the founder
 	keyNetwork = "net/"    // scope 0, + name: networkRecord, by each host that has the network
@@ -19,6 +19,8 @@ const (
 	keyMember  = "mem/"    // scope VNI, + group: memberRecord
 	keyVTEP    = "vtep"    // scope VNI: vtepRecord, by each host that has a plain network
 	keyBus     = "bus"     // scope 0: busRecord, by each host that is on the cluster's own bus
+	keyStay    = "stay"    // scope 0: nothing, by each host that stays on the cluster's own bus, for programs
+	keyBare    = "bare/"   // scope 0, + name: bareRecord, by each host that has the bare bus
 	keyHear    = "hear"    // scope 0: whose native multicast the writer hears, see encodeHeard
 )
 
@@ -31,6 +33,8 @@ type clusterRecord struct {
 	Groups      []netip.Addr `cbor:"4,keyasint,omitempty"` // of the underlay; none: they follow from the cluster's id
 	NoMulticast bool         `cbor:"5,keyasint,omitempty"`
 	TTL         int          `cbor:"6,keyasint,omitempty"` // of multicast on the underlay; 0: 1
+
+	Domain string `cbor:"7,keyasint,omitempty"` // of names; "": defaultDomain
 }
 
 // networkRecord is one host's copy of a network's definition.
@@ -108,6 +112,11 @@ func decodeCluster(b []byte) (clusterRecord, error) {
 	}
 	for _, g := range r.Groups {
 		if err := config.CheckGroup(g); err != nil {
+			return clusterRecord{}, fmt.Errorf("cluster record: %w", err)
+		}
+	}
+	if r.Domain != "" {
+		if err := ident.CheckDomain(r.Domain); err != nil {
 			return clusterRecord{}, fmt.Errorf("cluster record: %w", err)
 		}
 	}

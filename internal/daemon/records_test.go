@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/weft-net/weft/internal/ident"
@@ -37,11 +38,16 @@ func TestRecordsComeBack(t *testing.T) {
 	if name, got, err := decodeAttachment(keyAttach+"mal", encode(attachment)); err != nil || name != "mal" || !reflect.DeepEqual(got, attachment) {
 		t.Errorf("attachment: %s %+v, %v", name, got, err)
 	}
+	if name, got, err := decodeBare(keyBare+"chat", encode(goodBare)); err != nil || name != "chat" || got != goodBare {
+		t.Errorf("bare bus: %s %+v, %v", name, got, err)
+	}
 	members := memberRecord{"mal": {Sources: addrs(t, "10.32.0.3")}, "jayne": {Exclude: true}}
 	if group, got, err := decodeMembers(keyMember+"239.1.2.3", encode(members)); err != nil || group != netip.MustParseAddr("239.1.2.3") || !reflect.DeepEqual(got, members) {
 		t.Errorf("members: %v %+v, %v", group, got, err)
 	}
 }
+
+var goodBare = bareRecord{Group: netip.MustParseAddrPort("225.4.5.6:5000"), Subject: "bare.chat", Iface: "eth0", TTL: 1}
 
 // Records come from other hosts: what is out of bounds is refused whole.
 func TestRecordsRefused(t *testing.T) {
@@ -63,6 +69,12 @@ func TestRecordsRefused(t *testing.T) {
 	}
 	cluster := func(r clusterRecord) error {
 		_, err := decodeCluster(encode(r))
+		return err
+	}
+	bare := func(key string, change func(*bareRecord)) error {
+		r := goodBare
+		change(&r)
+		_, _, err := decodeBare(key, encode(r))
 		return err
 	}
 	vtep := func(a string) error {
@@ -91,11 +103,20 @@ func TestRecordsRefused(t *testing.T) {
 		"many sources":               members(keyMember+"239.1.2.3", memberRecord{"mal": {Sources: make([]netip.Addr, maxSources+1)}}),
 		"IPv6 range":                 cluster(clusterRecord{Range: p("fd00::/8"), ULA: p("fd01:2:3::/48"), MTU: 1400}),
 		"ULA of another length":      cluster(clusterRecord{Range: p("10.32.0.0/12"), ULA: p("fd01:2:3::/64"), MTU: 1400}),
+		"domain":                     cluster(clusterRecord{Range: p("10.32.0.0/12"), ULA: p("fd01:2:3::/48"), MTU: 1400, Domain: "Not.A Domain"}),
 		"no MTU":                     cluster(clusterRecord{Range: p("10.32.0.0/12"), ULA: p("fd01:2:3::/48")}),
 		"VTEP for all":               vtep("0.0.0.0"),
 		"VTEP of a group":            vtep("239.1.2.3"),
 		"VTEP of one link":           vtep("fe80::1"),
 		"VTEP with a zone":           vtep("fd00::1%eth0"),
+		"name of a bare bus":         bare(keyBare+"Chat", func(*bareRecord) {}),
+		"the cluster's bus as bare":  bare(keyBare+"weft", func(*bareRecord) {}),
+		"bare bus, unicast":          bare(keyBare+"chat", func(r *bareRecord) { r.Group = netip.MustParseAddrPort("10.0.0.1:5000") }),
+		"bare bus, weft's port":      bare(keyBare+"chat", func(r *bareRecord) { r.Group = netip.MustParseAddrPort("225.4.5.6:6786") }),
+		"bare bus, wildcard":         bare(keyBare+"chat", func(r *bareRecord) { r.Subject = "bare.>" }),
+		"bare bus, reserved subject": bare(keyBare+"chat", func(r *bareRecord) { r.Subject = "$WEFT.x" }),
+		"bare bus, TTL 0":            bare(keyBare+"chat", func(r *bareRecord) { r.TTL = 0 }),
+		"bare bus, long interface":   bare(keyBare+"chat", func(r *bareRecord) { r.Iface = strings.Repeat("x", maxIface+1) }),
 		"bus on no port":             func() error { _, err := decodeBus(encode(busRecord{})); return err }(),
 		"longer than a record":       func() error { _, err := decodeCluster(make([]byte, maxRecord+1)); return err }(),
 	} {
@@ -116,6 +137,7 @@ func FuzzRecords(f *testing.F) {
 	f.Add(byte(3), "", encode(vtepRecord{Addr: netip.MustParseAddr("192.0.2.1")}))
 	f.Add(byte(4), "239.1.2.3", encode(memberRecord{"mal": {Exclude: true}}))
 	f.Add(byte(5), "", encode(busRecord{Port: 6785}))
+	f.Add(byte(6), "chat", encode(goodBare))
 	f.Fuzz(func(t *testing.T, kind byte, name string, in []byte) {
 		read := func(b []byte) (any, error) {
 			switch kind % 6 {
@@ -132,6 +154,9 @@ func FuzzRecords(f *testing.F) {
 				return vtepRecord{Addr: a}, err
 			case 5:
 				return decodeBus(b)
+			case 6:
+				_, r, err := decodeBare(keyBare+name, b)
+				return r, err
 			}
 			_, r, err := decodeMembers(keyMember+name, b)
 			return r, err

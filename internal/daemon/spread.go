@@ -134,6 +134,7 @@ func (s *System) spread() {
 				s.joinIsland()
 				s.retryNetworks()
 				s.watchPlain(now)
+				s.names.tend()
 			}
 			continue
 		case <-s.wake:
@@ -183,6 +184,7 @@ func (s *System) digest(in inbox) {
 	if defs {
 		s.readDefinitions()
 	}
+	s.names.follow(in.changes)
 	s.meet(in.hosts)
 	for _, n := range s.localNetworks() {
 		if defs || len(in.hosts) > 0 || dirty[n.vni] {

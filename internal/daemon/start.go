@@ -90,6 +90,9 @@ func (s *System) start(founding bool) error {
 	s.go_(s.spread)
 	s.poke()
 	s.go_(s.bus.run)
+	s.go_(s.bares.run)
+	s.go_(s.finder.run)
+	s.startDocker()
 	if s.cfg.NATS != "" {
 		return s.listenNATS()
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/weft-net/weft/internal/bubbletest"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/store"
@@ -18,7 +19,7 @@ func founder(t *testing.T) (path string, keys ident.Keys) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "state")
 	dir := open(t, path)
-	id, keys, fresh, err := settle(dir, "mal", nil, nil)
+	id, keys, fresh, err := settle(dir, "mal", nil, nil, nil)
 	if err != nil || !fresh || !id.Founding {
 		t.Fatalf("found: %+v, fresh %v, %v", id, fresh, err)
 	}
@@ -57,7 +58,7 @@ func TestCutIdentityIsRefused(t *testing.T) {
 		if err := os.WriteFile(file, whole[:n], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, _, _, err := settle(dir, "mal", nil, nil)
+		_, _, _, err := settle(dir, "mal", nil, nil, nil)
 		if err == nil || !strings.Contains(err.Error(), file) || strings.Contains(err.Error(), "\n") {
 			t.Fatalf("cut at byte %d: %v", n, err)
 		}
@@ -85,7 +86,7 @@ func TestFileOfAnotherHostIsRefused(t *testing.T) {
 
 // A list waits for the changes that came before it, and for no later ones.
 func TestInForce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		s := &System{ctx: t.Context(), wake: make(chan struct{}, 1), digested: make(chan struct{})}
 		s.inForce(t.Context()) // nothing came
 		s.onChanged([]state.Change{{Scope: 7, Key: keyMember + "239.1.2.3"}})

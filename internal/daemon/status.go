@@ -64,6 +64,9 @@ func (s *System) networkList() []api.Network {
 		}
 		if have := s.networks[d.rec.VNI]; have != nil {
 			n.Bridge, n.Problems = vnet.BridgeName(d.rec.VNI), have.problems()
+			if zone := s.names.server.Zone(d.rec.VNI); zone != nil {
+				n.DNS, n.Domain = zone.Servers()[0].String(), zone.Apex()
+			}
 			if have.def.Plain { // what it is here, whatever others say
 				n.Engine = api.EnginePlain
 			}
@@ -89,7 +92,7 @@ func (s *System) allAttachments() []api.Attachment {
 	for _, a := range s.vnet.Attachments() {
 		local[a.Network+"/"+a.Name] = a
 	}
-	names, alive := s.hostNames(), s.aliveHosts()
+	names, alive, domain := s.hostNames(), s.aliveHosts(), s.domain()
 	nets := s.localNetworks()
 	out := []api.Attachment{}
 	_ = s.mesh.View(func(t *state.Tables) {
@@ -247,6 +250,7 @@ func (s *System) status(ctx context.Context, b backend) (api.Status, error) {
 			st.Detours = append(st.Detours, l)
 		}
 	}
+	st.Discovery = s.finder.status()
 	st.State, st.Reason = s.condition(st)
 	for _, x := range s.mesh.BadSecrets() {
 		st.Warnings = append(st.Warnings, api.Warning{Code: "bad_secret", Text: "someone at " + x.From + " tries to join with a wrong token", Fix: "give them the present one (weft token), or close the port to them", Since: x.Last, Count: x.Count})
@@ -259,11 +263,16 @@ func (s *System) status(ctx context.Context, b backend) (api.Status, error) {
 	}
 	st.Warnings = append(st.Warnings, s.plainWarnings()...)
 	st.Warnings = append(st.Warnings, s.bus.warnings()...)
+	st.Warnings = append(st.Warnings, s.bares.warnings()...)
+	st.Warnings = append(st.Warnings, discoveryWarnings(st.Discovery)...)
 	if on := s.bus.status(); on.Joined || on.NATS != nil {
 		st.Bus = &on
 	}
 	for _, t := range s.troubleTexts() {
 		st.Warnings = append(st.Warnings, api.Warning{Code: "trouble", Text: t})
+	}
+	for _, sd := range s.mesh.Seeds() {
+		st.Seeds = append(st.Seeds, api.Seed{Name: sd.Name, Reached: sd.Reached, Error: sd.Error})
 	}
 	drops := s.drops()
 	for _, name := range slices.Sorted(maps.Keys(drops)) {
@@ -291,6 +300,9 @@ func (s *System) condition(st api.Status) (state, reason string) {
 		return api.StateFounded, ""
 	}
 	reason = "nobody reached yet"
+	if len(st.Discovery) > 0 {
+		reason += "; " + nobodyFound(st.Discovery)
+	}
 	for _, sd := range s.mesh.Seeds() {
 		if sd.Error != "" {
 			reason = sd.Name + ": " + sd.Error

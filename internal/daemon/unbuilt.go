@@ -13,8 +13,6 @@ func unbuilt(c config.Up) error {
 		set  bool
 	}{
 		{"api", c.API != ""},
-		{"docker-plugin", c.DockerPlugin != "" && c.DockerPlugin != "off"},
-		{"discover", len(c.Discover) > 0},
 		{"ephemeral", c.Ephemeral},
 	} {
 		if s.set {

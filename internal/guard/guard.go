@@ -7,7 +7,7 @@
 //
 // What an attachment may send: Ethernet frames of type IPv4, IPv6 and ARP, from its MAC and its
 // addresses; no router advertisements and redirects, DHCP answers, IGMP and MLD queries; broadcasts at a bounded
-// rate. What it may not reach: the host, but for the name service.
+// rate. What it may not reach: the host. (The name service is not there: it is behind a port of the bridge, as attachments are.)
 package guard
 
 import (
@@ -47,8 +47,6 @@ type Desired struct {
 	ControlPort uint16
 	// VXLANPort is the UDP port of plain networks; it matters only when there is one.
 	VXLANPort uint16
-	// Services are addresses of this host at which attachments reach the name service (port 53 only).
-	Services []netip.Addr
 }
 
 // Port is an attachment's bridge port.

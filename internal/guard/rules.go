@@ -16,7 +16,6 @@ const (
 	ndRS, ndRA, ndNS, ndNA, ndRedirect         = 133, 134, 135, 136, 137
 	ndSourceMAC, ndTargetMAC, ndNonce          = 0x0101, 0x0201, 0x0e01 // options with their length, in 8 bytes
 	dhcp4Server, dhcp4Client, dhcp6Server      = 67, 68, 547
-	nameService                                = 53
 	ndBare, ndWithOption, rsBare, rsWithOption = 24, 32, 8, 16 // IPv6 payload lengths of neighbour discovery
 )
 
@@ -83,6 +82,10 @@ func Rules(d Desired) *Ruleset {
 // bridgeTable sees frames on their way into a bridge before the bridge itself does: before snooping, and before
 // br_netfilter (priority 0).
 func bridgeTable(d Desired) Table {
+	toUplink := []Rule{
+		deny(dropUplinkIGMP, is(l4Proto, []byte{protoIGMP}), in("uplinks", oifName)),
+		deny(dropUplinkMLD, is(l4Proto, []byte{protoICMP6}), oneOf(icmpType, mldQuery, mldReport, mldDone, mldReport2), in("uplinks", oifName)),
+	}
 	return Table{
 		Family: "bridge", Name: "weft", Counters: bridgeDrops,
 		Sets: portSets(d),
@@ -93,12 +96,15 @@ func bridgeTable(d Desired) Table {
 			{Name: "policy6", Rules: policy(d, ip6Dst, "group_rates6")},
 			{Name: "broadcasts", Rules: broadcasts(d)},
 		}, arpChains(), ip4Chains(), ip6Chains(), []Chain{
-			{Name: "port", Rules: []Rule{
+			{Name: "to_many", Rules: []Rule{
 				deny(dropSTP, masked(etherDst, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}, []byte{0x01, 0x80, 0xc2, 0x00, 0x00, 0x00})),
+				when(goTo, "broadcasts", is(etherDst, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})),
+				when(goTo, "broadcasts", masked(etherDst, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0x00}, []byte{0x01, 0x00, 0x5e, 0x00, 0x00, 0x00})),
+				when(goTo, "broadcasts", is(etherDst, []byte{0x33, 0x33, 0x00, 0x00, 0x00, 0x01})),
+			}},
+			{Name: "port", Rules: []Rule{ // what most frames pass comes first, here and below: each rule is a part of a packet's way
 				deny(dropMAC, notIn("macs", iifName, etherSrc)),
-				when(jump, "broadcasts", is(etherDst, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})),
-				when(jump, "broadcasts", masked(etherDst, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0x00}, []byte{0x01, 0x00, 0x5e, 0x00, 0x00, 0x00})),
-				when(jump, "broadcasts", is(etherDst, []byte{0x33, 0x33, 0x00, 0x00, 0x00, 0x01})),
+				when(jump, "to_many", masked(etherDst, []byte{1, 0, 0, 0, 0, 0}, []byte{1, 0, 0, 0, 0, 0})),
 				// The kernel shows a VLAN tag at this offset even when it has put the tag aside.
 				when(goTo, "ip4", is(etherType, u16(typeIP4))),
 				when(goTo, "ip6", is(etherType, u16(typeIP6))),
@@ -112,18 +118,14 @@ func bridgeTable(d Desired) Table {
 				deny(dropRA, is(l4Proto, []byte{protoICMP6}), is(icmpType, []byte{ndRA})),
 				deny(dropRedirect, is(l4Proto, []byte{protoICMP6}), is(icmpType, []byte{ndRedirect})),
 			}},
-			{Name: "to_uplink", Rules: []Rule{
-				deny(dropUplinkIGMP, is(l4Proto, []byte{protoIGMP})),
-				deny(dropUplinkMLD, is(l4Proto, []byte{protoICMP6}), oneOf(icmpType, mldQuery, mldReport, mldDone, mldReport2)),
-			}},
 			{Name: "pre", Hook: "prerouting", Priority: -300, Rules: []Rule{
 				when(goTo, "port", prefixed(iifName, PortPrefix)),
 				when(goTo, "from_uplink", in("uplinks", iifName)),
 				// It outlives the daemon; the next one may have another opinion of it, or lack the means to guard it.
 				deny(dropVXLAN, prefixed(iifName, VXLANPrefix)),
 			}},
-			{Name: "fw", Hook: "forward", Rules: []Rule{when(goTo, "to_uplink", in("uplinks", oifName))}},
-			{Name: "ou", Hook: "output", Rules: []Rule{when(goTo, "to_uplink", in("uplinks", oifName))}},
+			{Name: "fw", Hook: "forward", Rules: toUplink},
+			{Name: "ou", Hook: "output", Rules: toUplink},
 		}),
 	}
 }
@@ -148,6 +150,7 @@ func ip4Chains() []Chain {
 			deny(dropIGMPOther),
 		}},
 		{Name: "ip4_payload", Rules: []Rule{
+			when(accept, "", is(l4Proto, []byte{protoTCP}), maskedNot(ip4Dst, []byte{0xf0, 0, 0, 0}, []byte{0xe0, 0, 0, 0})),
 			when(goTo, "igmp_message", is(l4Proto, []byte{protoIGMP})),
 			deny(dropDHCP4, is(l4Proto, []byte{protoUDP}), is(srcPort, u16(dhcp4Server))),
 			deny(dropPIM, is(l4Proto, []byte{protoPIM})),
@@ -293,28 +296,12 @@ func groupRates(d Desired, other byte, malformed string) []Rule {
 // hostTable keeps attachments away from the host: from its addresses, and from the host as a router.
 func hostTable(d Desired) Table {
 	control := u16(d.ControlPort)
-	dns := func(f field, set string, proto byte) Rule {
-		return when(accept, "", in(set, f), is(l4Proto, []byte{proto}), is(dstPort, u16(nameService)))
-	}
 	t := Table{Family: "inet", Name: "weft", Counters: hostDrops}
-	var same, services4, services6 []string
+	var same []string
 	for _, n := range d.Networks {
 		same = append(same, key(ifname(n.Bridge), ifname(n.Bridge)))
 	}
-	for _, a := range d.Services {
-		if a = a.Unmap(); a.Is4() {
-			services4 = append(services4, key(a.AsSlice()))
-		} else {
-			services6 = append(services6, key(a.AsSlice()))
-		}
-	}
-	t.Sets = []Set{
-		newSet("bridged", MaxNetworks, same, kindName, kindName),
-		newSet("services4", MaxNetworks, services4, kindIP4),
-		newSet("services6", MaxNetworks, services6, kindIP6),
-	}
-	ip4, ip6 := is(family, []byte{familyIP4}), is(family, []byte{familyIP6})
-	with := func(m match, r Rule) Rule { r.Matches = append([]match{m}, r.Matches...); return r }
+	t.Sets = []Set{newSet("bridged", MaxNetworks, same, kindName, kindName)}
 	t.Chains = []Chain{
 		{Name: "control", Rules: []Rule{
 			deny(dropControl, is(l4Proto, []byte{protoUDP}), is(dstPort, control)),
@@ -322,16 +309,15 @@ func hostTable(d Desired) Table {
 		}},
 		{Name: "from_bridge", Rules: []Rule{
 			when(jump, "control"),
-			with(ip4, dns(ip4Dst, "services4", protoUDP)), with(ip4, dns(ip4Dst, "services4", protoTCP)),
-			with(ip6, dns(ip6Dst, "services6", protoUDP)), with(ip6, dns(ip6Dst, "services6", protoTCP)),
-			with(ip6, when(accept, "", is(l4Proto, []byte{protoICMP6}), oneOf(icmpType, ndNS, ndNA))),
+			when(accept, "", is(family, []byte{familyIP6}), is(l4Proto, []byte{protoICMP6}), oneOf(icmpType, ndNS, ndNA)),
 			deny(dropHostGroups, isNot(packetType, []byte{0})),
 			deny(dropHost),
 		}},
 		// Bridged frames pass here too where br_netfilter is on: by the same bridge in and out.
 		{Name: "fw", Hook: "forward", Priority: -150, Rules: []Rule{
-			deny(dropForward, prefixed(iifName, BridgePrefix), notIn("bridged", iifName, oifName)),
-			deny(dropForward, prefixed(oifName, BridgePrefix), notIn("bridged", iifName, oifName)),
+			when(accept, "", prefixed(iifName, BridgePrefix), in("bridged", iifName, oifName)),
+			deny(dropForward, prefixed(iifName, BridgePrefix)),
+			deny(dropForward, prefixed(oifName, BridgePrefix)),
 			deny(dropForward, prefixed(iifName, ExposePrefix), prefixed(oifName, ExposePrefix)),
 		}},
 	}

@@ -166,6 +166,28 @@ func CheckName(what, s string) error {
 	return nil
 }
 
+// MaxDomain is how long the domain of a cluster's names may be, in characters: with a network and a name before it, and a service before
+// that, it stays within the 253 that a name may have.
+const MaxDomain = 64
+
+// CheckDomain refuses what cannot be the domain of a cluster's names.
+func CheckDomain(s string) error {
+	if len(s) > MaxDomain {
+		return fmt.Errorf("domain %.20q...: longer than %d characters", s, MaxDomain)
+	}
+	last := ""
+	for label := range strings.SplitSeq(s, ".") {
+		if err := CheckName("domain", label); err != nil {
+			return err
+		}
+		last = label
+	}
+	if strings.Trim(last, "0123456789") == "" || last == "arpa" || last == "localhost" {
+		return fmt.Errorf("domain %q: is no domain of your own; choose one like weft.internal", s)
+	}
+	return nil
+}
+
 // Keys are a host's private keys. They never leave the host.
 type Keys struct {
 	Sign   ed25519.PrivateKey // the host's identity

@@ -140,6 +140,19 @@ func TestKeysAndCard(t *testing.T) {
 	}
 }
 
+func TestCheckDomain(t *testing.T) {
+	for _, s := range []string{"", "10", "a.10", "in-addr.arpa", "localhost", "a_b.c", "A.b", "a..b", "a.", strings.Repeat("a.", 32) + "b"} {
+		if CheckDomain(s) == nil {
+			t.Errorf("domain %q is taken", s)
+		}
+	}
+	for _, s := range []string{"weft.internal", "weave.local", "x"} {
+		if err := CheckDomain(s); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestCheckName(t *testing.T) {
 	for _, s := range []string{"a", "a-b", "0", strings.Repeat("x", 63)} {
 		if err := CheckName("name", s); err != nil {

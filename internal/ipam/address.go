@@ -110,3 +110,6 @@ func address(ip uint32, subnet, net6 netip.Prefix) Address {
 		MAC: ether.MAC{0x02, 0x57, b[0], b[1], b[2], b[3]},
 	}
 }
+
+// NameServer returns what the name service has in a subnet: the second address, the same on every host, which is never given to anybody.
+func NameServer(subnet, net6 netip.Prefix) Address { return address(first4(subnet)+1, subnet, net6) }

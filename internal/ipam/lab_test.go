@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weft-net/weft/internal/bubbletest"
 	"github.com/weft-net/weft/internal/ident"
 )
 
@@ -171,7 +172,7 @@ func (l *lab) stop() {
 
 // inLab runs fn with a cluster of n hosts under fake time.
 func inLab(t *testing.T, n int, fn func(t *testing.T, l *lab)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		l := newLab(t, n)
 		defer l.stop()
 		fn(t, l)

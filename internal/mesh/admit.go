@@ -84,7 +84,7 @@ func (m *Mesh) admit(id ident.HostID, info handshake.Info, _ bool) *handshake.Re
 	taken := info.Name == m.cfg.Name
 	owner := m.self
 	for _, o := range m.hosts {
-		if o.id != id && o.rec.Name == info.Name && o.known && !o.barred && !o.rec.Left && (o.up || o.live == liveAlive) {
+		if o.id != id && o.rec.Name == info.Name && o.known && !o.barred && !o.rec.Left && !o.stopped && (o.up || o.live == liveAlive) {
 			taken, owner = true, o.id
 		}
 	}
@@ -130,6 +130,10 @@ func (m *Mesh) handshake(now time.Time, d datagram) {
 		m.drops.add(dropHandshakeLate)
 		return
 	}
+	if m.gone {
+		m.drops.add(dropGone)
+		return
+	}
 	if m.isFrozen() {
 		m.drops.add(dropHandingOver)
 		return
@@ -149,7 +153,7 @@ func (m *Mesh) handshake(now time.Time, d datagram) {
 // established takes a finished handshake.
 func (m *Mesh) established(now time.Time, from link.Addr, r *handshake.Result) {
 	h := m.addHost(now, r.ID, r.Peer.Card)
-	if h == nil {
+	if h == nil || h.stopped && h.boot == r.Peer.Boot { // begun before the goodbye
 		m.machine.Release(r.Local)
 		return
 	}
@@ -194,12 +198,9 @@ func (m *Mesh) adopt(now time.Time, h *host, from link.Addr, r *handshake.Result
 	restarted := h.boot != 0 && h.boot != r.Peer.Boot
 	if h.boot != r.Peer.Boot {
 		if h.boot != 0 { // what the other run had is void
-			m.releaseSessions(func(s *session) bool { return s.host == h.id })
-			fresh := link.New(now)
-			fresh.SetCandidates(h.link.Candidates())
-			h.link = fresh
+			m.endRun(now, h)
 		}
-		h.boot = r.Peer.Boot
+		h.boot, h.stopped = r.Peer.Boot, false
 	}
 	m.addSession(s)
 	h.skew = time.Unix(r.Peer.Unix, 0).Sub(now).Truncate(time.Second)
@@ -211,6 +212,9 @@ func (m *Mesh) adopt(now time.Time, h *host, from link.Addr, r *handshake.Result
 	}
 	if at.seed != "" {
 		m.seedReached(at.seed, h)
+	}
+	if f := m.found[at.found]; f != nil {
+		f.host, f.since, f.pause = h.id, time.Time{}, 0
 	}
 	if !from.IsRelay() {
 		h.seen = from.AP
@@ -226,6 +230,14 @@ func (m *Mesh) adopt(now time.Time, h *host, from link.Addr, r *handshake.Result
 		m.sync.PeerDown(h.id)
 		m.sendState(m.sync.PeerUp(now, h.id))
 	}
+}
+
+// endRun forgets what there was with the run of a host that has ended.
+func (m *Mesh) endRun(now time.Time, h *host) {
+	m.releaseSessions(func(s *session) bool { return s.host == h.id })
+	fresh := link.New(now)
+	fresh.SetCandidates(h.link.Candidates())
+	h.link = fresh
 }
 
 func newSession(h *host, r *handshake.Result) (*session, error) {
@@ -246,6 +258,9 @@ func (m *Mesh) refused(now time.Time, from link.Addr, index uint32, r *handshake
 	delete(m.attempts, index)
 	if r.Code == handshake.CodeUnknown {
 		return // its tables do not name us yet; the next try may find them newer
+	}
+	if at.found.IsValid() && m.foundRefused(at, r.Code) {
+		return
 	}
 	who := from.String()
 	if at.seed != "" {

@@ -24,13 +24,15 @@ const (
 	dropUnknownKind
 	dropState
 	dropHandingOver
+	dropGone
+	dropBye
 	numDrops
 )
 
 var dropNames = [numDrops]string{
 	"short", "unknown_type", "unknown_session", "forged", "replay", "key_spent", "no_path", "relay_refused",
 	"relay_nested", "ping", "read_error", "send_error", "handshake_queue_full", "handshake_late", "control_queue_full", "unknown_kind", "state_refused",
-	"handing_over",
+	"handing_over", "gone", "goodbye",
 }
 
 // dropCounters counts by reason; any goroutine adds.

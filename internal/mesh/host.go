@@ -25,6 +25,7 @@ type host struct {
 	known     bool // admitted by somebody
 	barred    bool
 	live      liveness
+	stopped   bool   // the run that boot names has said goodbye
 	boot      uint64 // of the run we hold sessions with
 	next      *newRun
 	pong      time.Time     // last answer of the run we hold sessions with
@@ -41,7 +42,6 @@ const (
 	liveUnknown liveness = iota
 	liveAlive
 	liveDead
-	liveLeft
 )
 
 func (h *host) name() string {
@@ -87,6 +87,8 @@ type attempt struct {
 	addr link.Addr
 	seed string
 	at   time.Time
+	// found is set where somebody else said that a host is there.
+	found netip.AddrPort
 }
 
 // addHost makes room for a host; nil when the cluster is full.

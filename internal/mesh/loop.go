@@ -99,13 +99,16 @@ func (m *Mesh) loop() {
 
 // tick lets time pass; quiet says that nothing waits for the next tick.
 func (m *Mesh) tick(now time.Time) (quiet bool) {
-	quiet = len(m.attempts) == 0 && m.sync.Settled()
+	quiet = m.sync.Settled()
 	m.greetings = min(m.greetings+greetRate*now.Sub(m.lastTick).Seconds(), greetBurst)
 	m.lastTick = now
 	m.machine.Tick(now)
 	for i, a := range m.attempts {
 		if now.Sub(a.at) > attemptLife {
 			delete(m.attempts, i)
+		}
+		if !a.found.IsValid() { // whoever is not there is no reason to hurry
+			quiet = false
 		}
 	}
 	var relays []ident.HostID
@@ -122,6 +125,7 @@ func (m *Mesh) tick(now time.Time) (quiet bool) {
 		quiet = quiet && h.link.Idle()
 	}
 	m.tickSeeds(now)
+	m.tickFound(now)
 	m.sendState(m.sync.Tick(now))
 	m.rejoin(now)
 	if m.dirStale {
@@ -328,6 +332,8 @@ func (m *Mesh) event(e event) {
 		}
 	case wire.KindNote:
 		m.note(h, e.body)
+	case wire.KindBye:
+		m.bye(e.at, h, e.body)
 	default:
 		m.cfg.Handle(e.from, e.kind, e.body)
 	}
@@ -365,6 +371,7 @@ func (m *Mesh) moved(now time.Time, by *host, old netip.AddrPort) {
 			m.act(now, h, h.link.Doubt(now, m.env(h, relays)))
 		}
 	}
+	m.foundMoved()
 	if err := m.publishSelf(now, false); err != nil {
 		m.log.Error("own record not published", "err", err)
 	}
@@ -395,7 +402,7 @@ func (m *Mesh) setLive(id ident.HostID, l liveness) {
 		return
 	}
 	if h.live != liveUnknown || l == liveAlive {
-		m.log.Info("host changed", "host", h.name(), "state", [...]string{"unknown", "alive", "dead", "gone"}[l])
+		m.log.Info("host changed", "host", h.name(), "state", [...]string{"unknown", "alive", "dead"}[l])
 	}
 	h.live = l
 	m.cfg.HostChanged(id)

@@ -120,13 +120,9 @@ type memberEvents Mesh
 
 func (e *memberEvents) NotifyJoin(n *memberlist.Node)   { e.tell(n, liveAlive) }
 func (e *memberEvents) NotifyUpdate(n *memberlist.Node) { e.tell(n, liveAlive) }
-func (e *memberEvents) NotifyLeave(n *memberlist.Node) {
-	if n.State == memberlist.StateLeft {
-		e.tell(n, liveLeft)
-		return
-	}
-	e.tell(n, liveDead)
-}
+
+// NotifyLeave hears of deaths and of goodbyes, which memberlist does not tell apart here: these come by KindBye.
+func (e *memberEvents) NotifyLeave(n *memberlist.Node) { e.tell(n, liveDead) }
 
 func (e *memberEvents) tell(n *memberlist.Node, l liveness) {
 	id, err := ident.ParseHostID(n.Name)

@@ -135,6 +135,8 @@ type loopState struct {
 	sync      *state.Sync
 	hosts     map[ident.HostID]*host
 	seeds     map[string]*seed
+	found     map[netip.AddrPort]*found
+	foundAt   time.Time          // when they were last gone through
 	attempts  map[uint32]attempt // handshakes we began, by index
 	observed  map[ident.HostID]netip.AddrPort
 	early     map[ident.HostID]liveness // of hosts that memberlist heard of before the tables
@@ -151,6 +153,7 @@ type loopState struct {
 	started   time.Time
 	leaving   bool // no new links
 	quitting  bool // for good: others are told
+	gone      bool // said goodbye: nobody is answered any more
 	dirStale  bool
 	listed    time.Time // when the directory was made
 	greetings float64   // handshakes that may be begun now

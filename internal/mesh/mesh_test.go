@@ -17,6 +17,7 @@ import (
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/udp"
+	"github.com/weft-net/weft/internal/wire"
 )
 
 // node is a mesh on loopback.
@@ -349,6 +350,45 @@ func TestHostThatLeft(t *testing.T) {
 	_ = c.Close()
 	startNode(t, options{name: "c", token: token, seeds: []string{a.addr()}})
 	eventually(t, 5*time.Second, "only the new c is listed", func() bool { return slices.Equal(states("c"), []string{"alive"}) })
+}
+
+// TestGoodbye: who says goodbye is gone for the others at once, not when its silence is noticed, and not for a word of another run; it comes back.
+func TestGoodbye(t *testing.T) {
+	a, b, c, token := trio(t)
+	state := func(n *node) (state string, reachable bool) {
+		for _, h := range n.Hosts() {
+			if h.Name == "c" {
+				return h.State, h.Reachable
+			}
+		}
+		return "", false
+	}
+	for _, word := range [][]byte{{wire.KindBye}, {wire.KindBye, 1, 2, 3, 4, 5, 6, 7, 8}} {
+		if err := c.Send(a.self, word); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, 5*time.Second, "what is no goodbye is counted", func() bool { return a.Drops()["goodbye"] == 2 })
+	if !a.linkedTo("c") {
+		t.Fatal("it ended the link")
+	}
+	if err := c.Leave(t.Context()); err != nil {
+		t.Logf("memberlist: %v", err) // two seconds may be too short for it; the goodbye is said all the same
+	}
+	for _, n := range []*node{a, b} {
+		eventually(t, time.Second, "c has stopped", func() bool { s, up := state(n); return s == "dead" && !up })
+	}
+	// c runs on for a moment: what it is asked it does not answer.
+	eventually(t, 5*time.Second, "c is asked", func() bool { return c.Drops()["gone"] > 0 })
+	if s, up := state(a); s != "dead" || up {
+		t.Errorf("c, which runs on, is %s, reachable %v", s, up)
+	}
+	_ = c.Close()
+	again := startNode(t, options{name: "c", token: token, keys: &c.keys, disk: c.disk, port: c.port})
+	eventually(t, 10*time.Second, "c is back", func() bool {
+		s, up := state(a)
+		return s == "alive" && up && again.linkedTo("a", "b")
+	})
 }
 
 // TestFullDisk: what cannot be written is refused and reaches nobody; with room again all goes on.

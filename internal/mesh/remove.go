@@ -3,6 +3,8 @@ package mesh
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -81,7 +83,8 @@ func (m *Mesh) note(h *host, body []byte) {
 	m.warn(time.Now(), fmt.Sprintf("host %s says: %s", h.name(), printable(string(body))))
 }
 
-// Leave says goodbye: others take this host for gone on purpose, not for dead.
+// Leave says goodbye: others need not notice by its silence that this host is dead, and send it nothing more. Close is to follow
+// soon: handshakes are not answered from then on.
 func (m *Mesh) Leave(ctx context.Context) error {
 	err := m.do(func() { m.leaving = true })
 	if err != nil {
@@ -91,7 +94,33 @@ func (m *Mesh) Leave(ctx context.Context) error {
 	if d, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(d))
 	}
-	return m.members.Leave(timeout)
+	err = m.members.Leave(timeout)
+	// After memberlist's own goodbye, which goes over the links that this one ends.
+	return errors.Join(err, m.do(m.sayBye))
+}
+
+// sayBye tells every host there is a path to that this run ends now. Once, and confirmed by nobody: who does not hear it
+// notices the silence.
+func (m *Mesh) sayBye() {
+	m.gone = true
+	plain := binary.BigEndian.AppendUint64([]byte{wire.KindBye}, m.boot)
+	for id := range m.hosts {
+		if pathOf(m.Peer(id)) != nil {
+			_ = m.Send(id, plain)
+		}
+	}
+}
+
+// bye takes a host's word that its run has ended: there is no path to it from now on, instead of when its silence is noticed.
+func (m *Mesh) bye(now time.Time, h *host, body []byte) {
+	if len(body) != 8 || h.stopped || binary.BigEndian.Uint64(body) != h.boot {
+		m.drops.add(dropBye)
+		return
+	}
+	m.log.Info("host says goodbye", "host", h.name())
+	h.stopped = true
+	m.endRun(now, h)
+	m.setPath(now, h)
 }
 
 // Quit marks this host as gone in the tables: it gave everything back.

@@ -78,6 +78,7 @@ func (m *Mesh) Hosts() []HostStatus {
 			switch {
 			case h.rec.Left:
 				s.State = stateLeft
+			case h.stopped: // dead, whatever memberlist thinks: it may be back
 			case suspect[h.id]:
 				s.State = "suspect"
 			case h.live == liveAlive, h.live == liveUnknown && h.up:
@@ -196,6 +197,7 @@ func (m *Mesh) Limits() map[string][2]int {
 		out["hosts"] = [2]int{len(m.hosts), maxHosts}
 		out["sessions"] = [2]int{len(*m.sessions.Load()), maxHosts * 4}
 		out["seeds"] = [2]int{len(m.seeds), maxSeeds}
+		out["found"] = [2]int{len(m.found), maxFound}
 		out["early_hosts"] = [2]int{len(m.early), maxHosts}
 	})
 	return out

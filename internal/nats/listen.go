@@ -9,19 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
+
+	"github.com/weft-net/weft/internal/unixsock"
 )
 
 // unixPrefix begins the address of a unix socket.
 const unixPrefix = "unix:"
-
-const (
-	// maxSocketPath is what sockaddr_un holds on Linux, less the final zero.
-	maxSocketPath = 107
-	// privatePattern names the directory in which a socket is born, birthRoom is how much longer than its folder's its path is then.
-	privatePattern = ".nats"
-	birthRoom      = 20
-)
 
 // CheckAddr refuses what is no address to listen at: IP:PORT or unix:PATH, the path absolute.
 func CheckAddr(addr string) error {
@@ -29,7 +22,7 @@ func CheckAddr(addr string) error {
 		switch {
 		case !filepath.IsAbs(path) || strings.ContainsRune(path, 0):
 			return errors.New("want unix: and an absolute path")
-		case max(len(path), len(filepath.Dir(path))+birthRoom) > maxSocketPath:
+		case !unixsock.Fits(path):
 			return errors.New("the path is too long for a socket")
 		}
 		return nil
@@ -46,9 +39,9 @@ func Exposed(addr string) bool {
 	return err == nil && !ap.Addr().Unmap().IsLoopback()
 }
 
-// Listen opens an address. A unix socket gets the mode, and the group unless it is negative, before anybody can open it; one that a
-// dead process left is replaced.
-func Listen(addr string, gid int, mode fs.FileMode) (net.Listener, error) {
+// Listen opens an address. A unix socket is for the members of a group, if there is such a group; one that a dead process left
+// is replaced.
+func Listen(addr, group string) (net.Listener, error) {
 	path, ok := strings.CutPrefix(addr, unixPrefix)
 	if !ok {
 		l, err := net.Listen("tcp", addr)
@@ -61,57 +54,13 @@ func Listen(addr string, gid int, mode fs.FileMode) (net.Listener, error) {
 		if info.Mode().Type() != fs.ModeSocket {
 			return nil, fmt.Errorf("listen for NATS clients: %s is there and no socket", path)
 		}
-		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-			_ = c.Close()
+		if unixsock.Answered(path) {
 			return nil, fmt.Errorf("listen for NATS clients: another process answers at %s", path)
 		}
 	}
-	// Born where nobody else may enter, it moves to its place with its owner and mode.
-	private, err := os.MkdirTemp(filepath.Dir(path), privatePattern)
+	l, err := unixsock.Listen(path, group)
 	if err != nil {
 		return nil, fmt.Errorf("listen for NATS clients: %w", err)
 	}
-	defer func() { _ = os.RemoveAll(private) }()
-	birth := filepath.Join(private, "s")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: birth, Net: "unix"})
-	if err != nil {
-		return nil, fmt.Errorf("listen for NATS clients: %w", err)
-	}
-	l.SetUnlinkOnClose(false)
-	if gid >= 0 {
-		err = os.Chown(birth, -1, gid)
-	}
-	if err == nil {
-		err = os.Chmod(birth, mode)
-	}
-	if err == nil {
-		err = os.Rename(birth, path)
-	}
-	if err != nil {
-		_ = l.Close()
-		return nil, fmt.Errorf("listen for NATS clients: %w", err)
-	}
-	info, err := os.Lstat(path)
-	if err != nil {
-		_ = l.Close()
-		return nil, fmt.Errorf("listen for NATS clients: %w", err)
-	}
-	return &socket{UnixListener: l, path: path, info: info}, nil
-}
-
-// socket removes its file when closed, unless another process has put its own there.
-type socket struct {
-	*net.UnixListener
-	path string
-	info fs.FileInfo
-}
-
-func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
-
-func (s *socket) Close() error {
-	err := s.UnixListener.Close()
-	if now, statErr := os.Lstat(s.path); statErr == nil && os.SameFile(now, s.info) {
-		err = errors.Join(err, os.Remove(s.path))
-	}
-	return err
+	return l, nil
 }

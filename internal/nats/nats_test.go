@@ -35,7 +35,7 @@ func serve(t testing.TB, cfg Config) (*Server, string) {
 		cfg.Broker = broker.New()
 	}
 	cfg.Name, cfg.Version = "h1", "v0"
-	l, err := Listen("127.0.0.1:0", -1, 0)
+	l, err := Listen("127.0.0.1:0", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestProtocol(t *testing.T) {
 		"reserved":        {hello + "PUB $WEFT.interest 0\r\n\r\nPING\r\n", "-ERR 'Permissions Violation for Publish to \"$WEFT.interest\"'\r\nPONG\r\n"},
 		"unknown":         {hello + "GET / HTTP/1.1\r\n", "-ERR 'Unknown Protocol Operation'\r\n"},
 		"payload":         {hello + "PUB a 1048577\r\n", "-ERR 'Maximum Payload Violation'\r\n"},
-		"control line":    {hello + "SUB " + strings.Repeat("a", 4200), "-ERR 'Maximum Control Line Exceeded'\r\n"},
+		"control line":    {hello + "SUB " + strings.Repeat("a", 4200), "-ERR 'maximum control line exceeded'\r\n"},
 		"size":            {hello + "PUB a b c d\r\n", "-ERR 'Parser Error'\r\n"},
 		"options":         {"CONNECT nonsense\r\n", "-ERR 'Parser Error'\r\n"},
 		"needs headers":   {"CONNECT {\"no_responders\":true}\r\n", "-ERR 'no responders requires headers to be enabled'\r\n"},
@@ -310,14 +310,14 @@ func TestUnixSocket(t *testing.T) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "nats.sock")
-	l, err := Listen("unix:"+path, -1, 0o660)
+	l, err := Listen("unix:"+path, "root")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("%v %v", info.Mode(), err)
 	}
-	if _, err := Listen("unix:"+path, -1, 0o660); err == nil || !strings.Contains(err.Error(), "another process answers") {
+	if _, err := Listen("unix:"+path, "root"); err == nil || !strings.Contains(err.Error(), "another process answers") {
 		t.Errorf("a second listener: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -349,7 +349,7 @@ func TestUnixSocket(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen("unix:"+path, -1, 0o660); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := Listen("unix:"+path, "root"); err == nil || !strings.Contains(err.Error(), "no socket") {
 		t.Errorf("a file in the way: %v", err)
 	}
 }

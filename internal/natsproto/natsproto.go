@@ -51,7 +51,7 @@ type Op struct {
 var (
 	ErrUnknown     = errors.New("Unknown Protocol Operation")    //nolint:staticcheck // the words of the protocol
 	ErrArguments   = errors.New("Parser Error")                  //nolint:staticcheck // the words of the protocol
-	ErrControlLine = errors.New("Maximum Control Line Exceeded") //nolint:staticcheck // the words of the protocol
+	ErrControlLine = errors.New("maximum control line exceeded") // in small letters: clients compare the text
 	ErrPayload     = errors.New("Maximum Payload Violation")     //nolint:staticcheck // the words of the protocol
 )
 

@@ -10,12 +10,17 @@ import (
 // quiet is a world of n members, the first of which publishes, after all know each other and who hears whom.
 func quiet(t *testing.T, n int, cfg SenderConfig) (*simNet, *simPub) {
 	t.Helper()
+	return quietOn(t, "x", n, cfg)
+}
+
+func quietOn(t *testing.T, subj string, n int, cfg SenderConfig) (*simNet, *simPub) {
+	t.Helper()
 	s := newSim(uint64(n))
 	s.join()
 	for range n - 1 {
-		s.join(Interest{ID: 1, Pattern: "x", Mode: FromNow})
+		s.join(Interest{ID: 1, Pattern: subj, Mode: FromNow})
 	}
-	p := s.nodes[0].publish("x", cfg)
+	p := s.nodes[0].publish(subj, cfg)
 	s.run(s.now.Add(12 * time.Second))
 	if got := len(p.tx.Receivers()); got != n-1 {
 		t.Fatalf("%d receivers of %d", got, n-1)
@@ -154,7 +159,7 @@ func TestStopped(t *testing.T) {
 // other places than those of the receiver that asks first, so suppression does little here, and aggregation much.)
 func TestRepairCost(t *testing.T) {
 	const receivers, loss = 50, 0.145
-	s, p := quiet(t, receivers+1, SenderConfig{})
+	s, p := quiet(t, receivers+1, SenderConfig{NoParity: true})
 	before := p.tx.Snapshot()
 	nacks := 0
 	for _, x := range s.nodes {
@@ -174,14 +179,7 @@ func TestRepairCost(t *testing.T) {
 	st := p.tx.Snapshot()
 	packets := st.Packets - before.Packets
 	ratio := float64(st.Repairs-before.Repairs) / float64(packets)
-	// Each packet is sent until the last of the receivers has it: the mean of the maximum of geometric variables, less the first time.
-	theory := 0.0
-	for k := 1; ; k++ {
-		miss := 1 - math.Pow(1-math.Pow(loss, float64(k)), receivers)
-		if theory += miss; miss < 1e-9 {
-			break
-		}
-	}
+	theory := untilAll(receivers, loss)
 	lost := float64(packets) * receivers * loss
 	t.Logf("%d packets: repairs %.0f %% of data, theory %.0f %%; %.3f NACK packets for each packet lost", packets, 100*ratio, 100*theory, float64(nacks)/lost)
 	if ratio > 1.1*theory {
@@ -189,6 +187,96 @@ func TestRepairCost(t *testing.T) {
 	}
 	if float64(nacks) > 3*lost {
 		t.Errorf("%d NACKs for %.0f lost", nacks, lost)
+	}
+}
+
+// loaded sends 300,000 messages in a second to receivers that lose packets and all share one processor, for which packets wait tens of milliseconds,
+// and returns what the publisher did.
+func loaded(t *testing.T, receivers int, loss float64, cfg SenderConfig) (st SenderStats) {
+	t.Helper()
+	s, p := quiet(t, receivers+1, cfg)
+	before := p.tx.Snapshot()
+	s.loss, s.service = loss, 2*time.Microsecond
+	for end := s.now.Add(time.Second); s.now.Before(end); {
+		p.send(300)
+		s.run(s.now.Add(time.Millisecond))
+	}
+	if err := s.converge(20 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	after := p.tx.Snapshot()
+	st = SenderStats{
+		Packets: after.Packets - before.Packets, Bytes: after.Bytes - before.Bytes, Repairs: after.Repairs - before.Repairs,
+		RepairBytes: after.RepairBytes - before.RepairBytes, Parity: after.Parity - before.Parity, Nacks: after.Nacks - before.Nacks,
+	}
+	t.Logf("%d packets: repairs %.0f %% of data, %d of %d packets of parity, and %d by receivers; %d NACKs", st.Packets,
+		100*float64(st.RepairBytes)/float64(st.Bytes), st.Parity, st.Repairs, s.count.PeerRepairs, st.Nacks)
+	return st
+}
+
+// TestRepairCostLoaded is TestRepairCost where the machine is the bottleneck. What is on its way is not asked for and not sent again.
+func TestRepairCostLoaded(t *testing.T) {
+	const receivers, loss = 50, 0.145
+	st := loaded(t, receivers, loss, SenderConfig{NoParity: true})
+	if ratio, theory := float64(st.Repairs)/float64(st.Packets), untilAll(receivers, loss); ratio > 1.1*theory {
+		t.Errorf("repairs are %.2f of the data, theory %.2f", ratio, theory)
+	}
+}
+
+// TestParityCostLoaded is TestRepairCostLoaded with parity packets: what waits in a receiver's queue is not sent to it again, neither to
+// all nor to it alone.
+func TestParityCostLoaded(t *testing.T) {
+	st := loaded(t, 50, 0.145, SenderConfig{})
+	if ratio := float64(st.RepairBytes) / float64(st.Bytes); ratio > 0.6 {
+		t.Errorf("repairs are %.2f of the data", ratio)
+	}
+}
+
+// TestParityCost is TestRepairCost at a rate at which blocks are full within milliseconds: parity packets serve receivers that lost
+// different packets, and cost a fraction of the data. It begins by itself, and ends when the loss does.
+func TestParityCost(t *testing.T) {
+	const receivers, loss = 50, 0.145
+	s, p := quiet(t, receivers+1, SenderConfig{})
+	s.loss = loss
+	stream := func(d time.Duration) (st SenderStats) {
+		before := p.tx.Snapshot()
+		for end := s.now.Add(d); s.now.Before(end); {
+			p.send(40)
+			s.run(s.now.Add(2 * time.Millisecond))
+		}
+		if err := s.converge(20 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+		st = p.tx.Snapshot()
+		st.Packets -= before.Packets
+		st.Bytes -= before.Bytes
+		st.Repairs -= before.Repairs
+		st.RepairBytes -= before.RepairBytes
+		st.Parity -= before.Parity
+		return st
+	}
+	stream(200 * time.Millisecond) // it finds out
+	st := stream(time.Second)
+	ratio := float64(st.RepairBytes) / float64(st.Bytes)
+	t.Logf("%d packets: repairs %.0f %% of data, %d of %d packets of parity; sent again it would be %.0f %%", st.Packets, 100*ratio, st.Parity, st.Repairs, 100*untilAll(receivers, loss))
+	if ratio > 0.6 {
+		t.Errorf("repairs are %.2f of the data", ratio)
+	}
+	s.loss = 0
+	stream(time.Second)
+	if p.tx.byParity {
+		t.Error("parity goes on without loss")
+	}
+}
+
+// untilAll is how often a packet is sent again on average until each of n receivers has it, when every one loses a share of the
+// packets by itself: the mean of the maximum of n geometric variables, less one.
+func untilAll(n int, loss float64) (sum float64) {
+	for k := 1; ; k++ {
+		miss := 1 - math.Pow(1-math.Pow(loss, float64(k)), float64(n))
+		if sum += miss; miss < 1e-9 {
+			return sum
+		}
 	}
 }
 
@@ -269,9 +357,9 @@ func TestHostile(t *testing.T) {
 		for _, m := range n.members {
 			n.say(m, func(b []byte) []byte {
 				for _, from := range []uint64{0, 1, p.tx.sent - 1000, p.tx.sent, 1 << 62, math.MaxUint64 - 70000} {
-					b = appendNack(b, s.nodes[0].id, p.tx.ID(), []Range{{from, math.MaxUint16}})
+					b = appendNack(b, s.nodes[0].id, p.tx.ID(), from, []Range{{from, math.MaxUint16}})
 				}
-				b = appendNack(b, s.nodes[1].id, 77, []Range{{5, 5}})
+				b = appendNack(b, s.nodes[1].id, 77, 1<<63, []Range{{5, 5}})
 				b = heartbeat{stream: 9, next: math.MaxUint64, first: 3, flags: flagAnswer}.append(b)
 				b = announce{stream: 10, from: 1, fromMessage: 1, next: 1 << 63, nextMessage: 1 << 63, subject: "x"}.append(b)
 				b = appendTail(b, s.nodes[0].id, p.tx.ID(), 1<<63, 1<<63)

@@ -1,112 +1,41 @@
 package rmcast
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"runtime"
-	"strconv"
-	"strings"
-	"sync"
+	"math/rand/v2"
 	"testing"
 	"time"
 )
 
 // TestHistories runs seeded histories through all faults of the simulator: no message is lost without a word, none comes
-// twice or out of order, and when the faults are over everybody has everything or was told. WEFT_LONG=N runs N of them;
-// WEFT_SEED=N one. Seeds that failed in a long run are added to testdata/seeds, and run first from then on.
+// twice or out of order, and when the faults are over everybody has everything or was told. WEFT_LONG=N runs N of them,
+// WEFT_AFTER=N those after seed N; WEFT_SEED=N one. Seeds that failed in a long run are added to testdata/seeds, and run first from then on.
 func TestHistories(t *testing.T) {
-	if v, err := strconv.ParseUint(os.Getenv("WEFT_SEED"), 10, 64); err == nil {
-		if _, err := history(v); err != nil {
-			t.Fatalf("seed %d: %v", v, err)
-		}
-		return
-	}
-	n := 240
-	if v, err := strconv.Atoi(os.Getenv("WEFT_LONG")); err == nil {
-		n = v
-	}
-	seeds := kept(t)
-	for i := range n {
-		seeds = append(seeds, uint64(i+1))
-	}
-	var (
-		wg     sync.WaitGroup
-		mu     sync.Mutex
-		total  simCounts
-		next   int
-		failed int
-	)
-	for range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
-			for {
-				mu.Lock()
-				if next == len(seeds) || failed == 10 {
-					mu.Unlock()
-					return
-				}
-				seed := seeds[next]
-				next++
-				mu.Unlock()
-				c, err := history(seed)
-				mu.Lock()
-				if total.add(c); err != nil {
-					failed++
-					t.Errorf("seed %d: %v (WEFT_SEED=%[1]d runs it alone)", seed, err)
-					keep(t, seed, err)
-				}
-				mu.Unlock()
+	var total simCounts
+	n := eachSeed(t, 240, kept(t), func(seed uint64) (func(), error) {
+		c, err := history(seed, Reliable)
+		return func() {
+			if total.add(c); err != nil {
+				keep(t, seed, err)
 			}
-		})
-	}
-	wg.Wait()
-	t.Logf("%d histories: %+v", len(seeds), total)
+		}, err
+	})
+	t.Logf("%d histories: %+v", n, total)
 	// A simulator in which nothing happens proves nothing.
 	if n >= 240 && (total.Dropped < 20*n || total.Doubled < 5*n || total.Delivered < 200*n || total.Crashes < n/10 || total.Pauses < n/10 ||
 		total.Cuts < n/10 || total.Bursts < n/10 || total.Deaf < n/10 || total.Repairs < 10*n || total.LostTold == 0 || total.PeerRepairs == 0 ||
-		total.Suppressed == 0 || total.Relayed < 10*n || total.Fragments < n) {
+		total.Suppressed == 0 || total.Relayed < 10*n || total.Fragments < n || total.IslandRelayed < 10*n || total.IslandRepairs < n/10 ||
+		total.RelaysKilled < n/40 || total.Parity < n || total.Rebuilt < n) {
 		t.Errorf("too little happened: %+v", total)
 	}
 }
 
-// keep adds a seed that failed in a long run to testdata/seeds.
-func keep(t *testing.T, seed uint64, why error) {
-	t.Helper()
-	if os.Getenv("WEFT_LONG") == "" {
-		return
-	}
-	f, err := os.OpenFile(filepath.Join("testdata", "seeds"), os.O_APPEND|os.O_WRONLY, 0)
-	if err == nil {
-		_, err = fmt.Fprintf(f, "%d %s\n", seed, strings.ReplaceAll(why.Error(), "\n", "; "))
-		err = errors.Join(err, f.Close())
-	}
-	if err != nil {
-		t.Errorf("keep the seed: %v", err)
-	}
+// history is one of the many: members, publishers and faults as the seed has it. class is that of its streams, or of some of them.
+func history(seed uint64, class Class) (simCounts, error) {
+	return historyIn(newSim(seed), seed, class)
 }
 
-func kept(t *testing.T) (seeds []uint64) {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join("testdata", "seeds"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for l := range strings.Lines(string(b)) {
-		if f := strings.Fields(l); len(f) > 0 && f[0] != "#" {
-			v, err := strconv.ParseUint(f[0], 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			seeds = append(seeds, v)
-		}
-	}
-	return seeds
-}
-
-// history is one of the many: members, publishers and faults as the seed has it.
-func history(seed uint64) (simCounts, error) {
-	s := newSim(seed)
+func historyIn(s *simNet, seed uint64, class Class) (simCounts, error) {
 	r := s.rnd
 	chance := func(p float64) bool { return r.Float64() < p }
 	nodes := 3 + r.IntN(6)
@@ -117,6 +46,10 @@ func history(seed uint64) (simCounts, error) {
 		nodes = 10 + r.IntN(10)
 	}
 	s.multicast = chance(0.7)
+	own := rand.New(rand.NewPCG(seed, 11)) // the rest of a history is as it would be without islands
+	if own.IntN(2) == 0 {
+		s.islands = 2 + own.IntN(3)
+	}
 	s.delay = time.Duration(100+r.IntN(3000)) * time.Microsecond
 	s.jitter = time.Duration(1+r.IntN(4000)) * time.Microsecond
 	faults := r.IntN(5)
@@ -132,12 +65,17 @@ func history(seed uint64) (simCounts, error) {
 	}
 	long := time.Duration(500+r.IntN(1000)) * time.Millisecond
 	end := s.now.Add(long)
-	for range 1 + r.IntN(3) {
+	for i := range 1 + r.IntN(3) {
 		x := s.nodes[r.IntN(nodes)]
 		subj := []string{"a.x", "a.y"}[r.IntN(2)]
-		cfg := SenderConfig{Window: 256 << 10 << r.IntN(4), Fanout: 1 + r.IntN(4)}
+		cfg := SenderConfig{Window: 256 << 10 << r.IntN(4), Fanout: 1 + r.IntN(4), parity: seed%3 == 0, NoParity: seed%3 == 1}
 		if faults > 0 && chance(0.15) {
 			cfg.Flow = FlowNone
+		}
+		if class != Reliable && (i == 0 || chance(0.5)) {
+			if cfg.Class = class; class == LastValue {
+				subj = "a.*"
+			}
 		}
 		p := x.publish(subj, cfg)
 		every, most := time.Duration(1+r.IntN(30))*time.Millisecond, 1+r.IntN(10)
@@ -167,6 +105,8 @@ func history(seed uint64) (simCounts, error) {
 		at := time.Duration(r.Int64N(int64(long)))
 		s.after(at, func() { s.fault(end) })
 	}
+	s.sink(own, end, faults)
+	s.edges.faults(seed, end)
 	s.run(end)
 	s.calm()
 	if err := s.converge(90 * time.Second); err != nil {
@@ -209,7 +149,7 @@ func (s *simNet) fault(end time.Time) {
 			x.pause(brief)
 		}
 	case 4:
-		if x.up && s.living() > 2 {
+		if x.up && s.living() > 2 && !s.edges.needs(x) {
 			x.kill()
 			if r.IntN(2) == 0 { // the next process on that machine
 				s.after(brief/2, func() { s.join(x.want...) })
@@ -224,6 +164,34 @@ func (s *simNet) fault(end time.Time) {
 	case 6: // a switch begins or ceases to drop multicast
 		s.count.Deaf++
 		s.multicast = !s.multicast
+	}
+}
+
+// sink kills relays of islands in a history with faults, and lets one member hear another that does not hear it.
+func (s *simNet) sink(own *rand.Rand, end time.Time, faults int) {
+	if s.islands == 0 || faults == 0 {
+		return
+	}
+	long := end.Sub(s.now)
+	for range 1 + own.IntN(2) {
+		s.after(time.Duration(own.Int64N(int64(long))), func() {
+			for _, x := range s.nodes {
+				for _, p := range x.pubs {
+					for i := range s.islands {
+						if r := relayIn(s, p, i); x.up && r != nil && r.up && s.living() > 2 && !s.edges.needs(r) {
+							s.count.RelaysKilled++
+							r.kill()
+							return
+						}
+					}
+				}
+			}
+		})
+	}
+	if own.IntN(2) == 0 {
+		i, j := own.IntN(len(s.nodes)), own.IntN(len(s.nodes))
+		s.count.Deaf++
+		s.deaf[[2]int{i, j}] = true
 	}
 }
 

@@ -10,20 +10,21 @@ const (
 	TypeHello   = 0x40
 	TypeControl = 0x41
 	TypeData    = 0x42
+	TypeParity  = 0x44
 )
 
 // Bounds. None can be exceeded by what comes from outside.
 const (
-	// MaxMembers a member knows; more are not taken.
-	MaxMembers = 1024
+	// MaxMembers a member knows; more are not taken. Each costs about 3 kB.
+	MaxMembers = 16384
 	// MaxInterests of one member.
 	MaxInterests = 2048
 	// MaxStreams that a member receives of one other.
 	MaxStreams = 4096
 	// MaxMessage is the longest message in bytes, subject and headers included.
 	MaxMessage = 16 << 20
-	// MaxHeaders is the longest block of headers.
-	MaxHeaders = 64 << 10
+	// MaxHeaders is the longest block of headers: 1 MiB and what goes with it.
+	MaxHeaders = 1<<20 + 1<<10
 	// MinDatagram and MaxDatagram bound the UDP payload that packets fill.
 	MinDatagram = 512
 	MaxDatagram = 8972
@@ -46,11 +47,19 @@ const (
 	slotCost = 128
 	// maxAnswered bounds the strangers-to-be that we answered lately.
 	maxAnswered = 1024
-	// maxQueues bounds the queue groups of one stream.
-	maxQueues = 32
+	// maxGroups bounds the queue groups of a stream on many subjects, MaxDeals those of one subject.
+	maxGroups = 2048
+	MaxDeals  = 255
+	// maxRoutes is how many subjects of a stream are remembered with who of which queue groups wants them.
+	maxRoutes = 1024
+	// maxWeight bounds what a subscription of a queue group weighs.
+	maxWeight = 1<<16 - 1
 	// controlRoom is what records may fill in one control packet: every path carries it.
 	controlRoom = 1100
 )
+
+// DefaultView is how many members one seeks that publishes nothing: up to so many everyone knows everyone.
+const DefaultView = 256
 
 // Defaults of windows, in bytes.
 const (
@@ -63,15 +72,22 @@ const (
 	// backoffLeast and backoffMost: how long a gap waits before it is asked for, at random.
 	backoffLeast = 500 * time.Microsecond
 	backoffMost  = 4 * time.Millisecond
-	// nackAgain is when an unanswered NACK is repeated at the earliest (two round trips, where that is longer), three times at
-	// once and then more seldom, up to nackMax.
+	// toldWait is how much longer a gap waits of which only a heartbeat to this member tells: that comes to another socket than multicast,
+	// where packets may wait for the processor. To ask for them costs them once more, for all.
+	toldWait = 10 * time.Millisecond
+	// nackAgain is when an unanswered NACK is repeated at the earliest (two round trips, where that is longer), then after
+	// twice that and so on, up to nackMax.
 	nackAgain = 10 * time.Millisecond
 	nackMax   = 200 * time.Millisecond
 	// maxRTT is the longest round trip that is believed.
 	maxRTT = time.Second
 	// peerAfter is how many tries go to the publisher before others are asked as well.
-	peerAfter = 4
-	// repairHold is how soon one packet is repaired again by multicast: an answer on its way is not sent twice.
+	peerAfter = 5
+	// peerAnyway is how many NACKs for one packet go to a publisher that shows that it lives, and does not answer, before others are asked as
+	// well; unheardAfter, for how long: it may gather what is asked for (parityBlocked).
+	peerAnyway   = 16
+	unheardAfter = parityBlocked + 100*time.Millisecond
+	// repairHold is how soon a member repairs one packet of another again: an answer on its way is not sent twice.
 	repairHold = 6 * time.Millisecond
 	// ackDelay is how long a receiver may keep what it has to itself.
 	ackDelay = 20 * time.Millisecond
@@ -89,7 +105,10 @@ const (
 	announceLast  = time.Second
 	// deafAfter is how long traffic may show by unicast only before multicast counts as lost.
 	deafAfter = 300 * time.Millisecond
-	// deafHold is how long it stays so, whatever is heard.
+	// doubts is how often that must show, doubt how far apart.
+	doubts = 3
+	doubt  = 30 * time.Millisecond
+	// deafHold is how long it stays so, whatever is heard. Then beacons end it, or packets (hearAgain).
 	deafHold = 2 * time.Second
 	// helloEvery is how often seeds that did not answer, and half-known members, are spoken to.
 	helloEvery = 500 * time.Millisecond
@@ -129,4 +148,7 @@ const (
 const (
 	repairRate  = 4 << 20
 	repairBurst = 2 << 20
+	// the same for one that confirms nothing
+	silentRate  = 64 << 10
+	silentBurst = 256 << 10
 )

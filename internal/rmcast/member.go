@@ -18,17 +18,21 @@ type member struct {
 	bus   *buskey.Bus // under whose key it speaks
 	suite seal.Suite
 	ctl   *buskey.Control
+	signs *buskey.Verifier // checks what it says; nil: it does not sign
+	standing
 
 	helloNumber uint64
-	beacon      uint64 // number of the last
+	lastBeacon  uint64 // its number
 	believed    bool   // it believes in us
 	helloAt     time.Time
 	hellos      int
-	last        time.Time // anything authentic
-	busyAt      time.Time // a stream between us moved
-	pingAt      time.Time
-	lastGroup   time.Time // anything by its multicast
-	groupRun    int       // packets by multicast since it was last deaf to us
+	last        time.Time     // anything authentic
+	busyAt      time.Time     // a stream between us moved
+	jitter      time.Duration // so that two do not ask each other at once
+	lastGroup   time.Time     // anything by its multicast
+	groupRun    int           // packets by multicast since it was last deaf to us
+	doubtAt     time.Time     // when that seemed over
+	doubts      int           // how often
 	deafUntil   time.Time
 	hear        bool // we hear its multicast
 	asked       time.Time
@@ -36,6 +40,7 @@ type member struct {
 	orphan      time.Time
 
 	interests  []Interest // what it wants
+	grouped    []Interest // of these, those of queue groups
 	version    uint32     // of that
 	parts      [][]Interest
 	partsOf    uint32
@@ -43,6 +48,15 @@ type member struct {
 	stateAt    time.Time
 	statePause time.Duration
 	streams    int
+	crowd      int    // receivers of its streams, of which we are one
+	granted    uint64 // the last batch in which it was allowed an answer
+	replies    allowance
+	pongs      allowance
+	strays     allowance
+	moves      allowance
+
+	paths
+	voices
 
 	peersAt    time.Time // when it may be told again whom we know
 	peersPause time.Duration
@@ -63,16 +77,19 @@ func (m *member) wants(subj string) bool {
 // candidate is an address where a member may be, or an epoch that was answered lately.
 type candidate struct {
 	addr  netip.AddrPort
+	id    ID   // who is there, as others say; 0: not told
 	seed  bool // asked for ever
 	self  bool // it is ours
 	at    time.Time
 	pause time.Duration
 	tries int
+	aside bool // a beacon aside of it came
 }
 
 const candidateTries = 6
 
-// AddSeed has an address asked, from now on and for ever, whenever no member is there.
+// AddSeed has an address asked, from now on, whenever no member is there. Of too many (names change their addresses) one that
+// nobody is at is forgotten.
 func (n *Node) AddSeed(now time.Time, addr netip.AddrPort) {
 	for _, c := range n.candidates {
 		if c.addr == addr {
@@ -80,13 +97,29 @@ func (n *Node) AddSeed(now time.Time, addr netip.AddrPort) {
 			return
 		}
 	}
+	if len(n.candidates) >= MaxMembers {
+		i := slices.IndexFunc(n.candidates, func(c *candidate) bool {
+			return !slices.ContainsFunc(n.members, func(m *member) bool { return m.Addr == c.addr })
+		})
+		if i < 0 {
+			return // all of them are there
+		}
+		n.candidates = slices.Delete(n.candidates, i, i+1)
+	}
 	n.candidates = append(n.candidates, &candidate{addr: addr, seed: true, at: now, pause: helloEvery})
 	n.wake(now)
 }
 
+// SetKeys replaces the keys under which members are believed. The first is ours, and must be what it was.
+func (n *Node) SetKeys(keys []*buskey.Bus) { n.cfg.Keys = append(n.cfg.Keys[:1:1], keys[1:]...) }
+
 // candidate has an address asked that another member knows.
 func (n *Node) candidate(now time.Time, addr netip.AddrPort) {
-	if len(n.candidates) >= MaxMembers || !addr.IsValid() || addr.Port() == 0 || !addr.Addr().IsValid() || addr.Addr().IsMulticast() || addr.Addr().IsUnspecified() ||
+	most := MaxMembers
+	if !n.seeks() {
+		most = n.cfg.View
+	}
+	if len(n.candidates) >= most || !unicastTo(addr) ||
 		slices.ContainsFunc(n.candidates, func(c *candidate) bool { return c.addr == addr }) {
 		return
 	}
@@ -95,6 +128,10 @@ func (n *Node) candidate(now time.Time, addr netip.AddrPort) {
 }
 
 var zeroAddr netip.AddrPort
+
+func unicastTo(a netip.AddrPort) bool {
+	return a.IsValid() && a.Port() != 0 && !a.Addr().IsMulticast() && !a.Addr().IsUnspecified() && !isEdge(a)
+}
 
 func (n *Node) sendHello(to netip.AddrPort, group bool, h hello) {
 	n.number++
@@ -106,12 +143,19 @@ func (n *Node) sendHello(to netip.AddrPort, group bool, h hello) {
 	if _, err := io.ReadFull(n.cfg.Nonces, nonce[:]); err != nil {
 		return // without a nonce nothing is said
 	}
-	n.sealed = n.cfg.Keys[0].SealHello(n.sealed[:0], TypeHello, &nonce, h.append(n.plain[:0]))
-	if group {
-		n.cfg.Wire.Send(n.sealed, len(n.sealed), true, nil)
-		return
+	h.signs = n.cfg.Sign != nil
+	if n.greeting = h.append(n.greeting[:0]); h.signs {
+		n.greeting = n.cfg.Sign.SignHello(n.greeting)
 	}
-	n.cfg.Wire.Send(n.sealed, len(n.sealed), false, []netip.AddrPort{to})
+	n.sealed = n.cfg.Keys[0].SealHello(n.sealed[:0], TypeHello, &nonce, n.greeting)
+	switch {
+	case h.aside:
+		n.cfg.Groups.Aside(n.sealed)
+	case group:
+		n.cfg.Wire.Send(n.sealed, len(n.sealed), true, nil)
+	default:
+		n.cfg.Wire.Send(n.sealed, len(n.sealed), false, []netip.AddrPort{to})
+	}
 }
 
 // hello takes a hello. From one that nobody has introduced it costs this AEAD check and, if it is authentic, an answer.
@@ -140,6 +184,9 @@ func (n *Node) hello(now time.Time, from netip.AddrPort, group bool, pkt []byte)
 		n.Stats.Malformed++
 		return
 	}
+	if !n.vouched(now, bus, &h, plain) {
+		return
+	}
 	n.Stats.Hellos++
 	if h.epoch == n.cfg.Self {
 		for _, c := range n.candidates {
@@ -153,19 +200,7 @@ func (n *Node) hello(now time.Time, from netip.AddrPort, group bool, pkt []byte)
 		return
 	}
 	if h.beacon {
-		// Beacons have numbers of their own, and only their multicast tells something.
-		if h.number <= m.beacon {
-			n.Stats.Replayed++
-			return
-		}
-		m.beacon = h.number
-		if group {
-			n.ear.Beacon(now, m.ID.host(), h.number)
-			n.heard(now, m, true)
-		}
-		if !m.believed {
-			n.introduce(now, m)
-		}
+		n.beacon(now, m, group, h)
 		return
 	}
 	if h.number <= m.helloNumber {
@@ -173,9 +208,8 @@ func (n *Node) hello(now time.Time, from netip.AddrPort, group bool, pkt []byte)
 		return
 	}
 	m.helloNumber = h.number
-	if !group && m.Addr != from {
-		m.Addr = from
-		n.retarget(now, m)
+	if !group && (m.signs == nil || h.to == n.cfg.Self) { // else anyone could have passed it on
+		n.met(now, m, from)
 	}
 	n.heard(now, m, group)
 	if h.to == n.cfg.Self && h.known {
@@ -187,6 +221,7 @@ func (n *Node) hello(now time.Time, from netip.AddrPort, group bool, pkt []byte)
 
 // stranger answers who is not known, so that it names our epoch; when it does, it is a member.
 func (n *Node) stranger(now time.Time, from netip.AddrPort, group bool, bus *buskey.Bus, h hello) {
+	n.edges.learn(h.epoch)
 	if h.to != n.cfg.Self {
 		if h.to != 0 {
 			return
@@ -206,33 +241,49 @@ func (n *Node) stranger(now time.Time, from netip.AddrPort, group bool, bus *bus
 			c = &candidate{}
 			n.answered[h.epoch] = c
 		}
+		if group && h.aside && !c.aside { // who hears its voice, too, answers that one: one family for both costs less than two
+			c.aside, c.at = true, now
+			return
+		}
 		if c.tries > 0 && now.Sub(c.at) < helloEvery*3/4 {
 			return
 		}
 		c.at, c.tries = now, c.tries+1
 		n.sendHello(from, false, hello{to: h.epoch})
+		n.edges.unanswered(h.epoch, from, c)
 		return
 	}
 	if len(n.members) >= MaxMembers {
 		n.Stats.MembersFull++
 		return
 	}
-	ctl, err := bus.Control(h.suite, uint64(h.epoch))
-	if err != nil {
+	ctl, ok := n.returns(&h)
+	if !ok {
+		n.Stats.Replayed++
 		return
+	}
+	if ctl == nil {
+		var err error
+		if ctl, err = bus.Control(h.suite, uint64(h.epoch)); err != nil {
+			return
+		}
 	}
 	delete(n.answered, h.epoch)
 	m := &member{
 		Member: Member{ID: h.epoch, Name: h.name, Addr: from}, bus: bus, suite: h.suite, ctl: ctl, helloNumber: h.number,
-		believed: h.known, last: now, pingAt: now.Add(pingRest), stateAt: now, statePause: stateAgain,
+		believed: h.known, last: now, stateAt: now, statePause: stateAgain,
 	}
+	n.signer(m, &h)
+	n.newcomer(now, m, from)
 	n.members = append(n.members, m)
 	n.byID[m.ID] = m
 	n.heard(now, m, group)
 	n.introduce(now, m)
 	n.tellPeers(m)
-	for _, o := range n.members {
-		o.peersPause = 0
+	if len(n.members) <= n.cfg.View {
+		for _, o := range n.members {
+			o.peersPause = 0
+		}
 	}
 	n.mouth.News()
 	n.mouthAt = now
@@ -250,19 +301,24 @@ func (n *Node) introduce(now time.Time, m *member) {
 	n.sendHello(m.Addr, false, hello{to: m.ID, known: true})
 }
 
-// tellPeers tells a newcomer whom we know.
+// tellPeers tells a newcomer whom we know; of very many, as many as fit a packet, by chance.
 func (n *Node) tellPeers(to *member) {
 	const most = 36 // of 26 bytes
 	var b []byte
 	at, count := 0, 0
-	for _, m := range n.members {
+	known := n.members
+	if len(known) > n.cfg.View {
+		from := n.cfg.Rand.IntN(len(known))
+		known = slices.Concat(known[from:], known[:from])[:min(most, len(known))]
+	}
+	for _, m := range known {
 		if m == to || m.State == Unreachable {
 			continue
 		}
 		if count == 0 {
 			b, at = record(b[:0], recPeers)
 		}
-		b = appendPeer(b, m.ID, m.Addr)
+		b = appendPeer(b, m.ID, n.where(m))
 		if count++; count == most {
 			n.say(to, func(o []byte) []byte { return append(o, done(b, at)...) })
 			count = 0
@@ -285,6 +341,7 @@ func (n *Node) heard(now time.Time, m *member, group bool) {
 	}
 	was := m.State
 	m.State = Alive
+	m.Why = ""
 	m.orphan = time.Time{}
 	if was == Unreachable {
 		n.event(Rejoined, m)
@@ -302,20 +359,46 @@ func (n *Node) heard(now time.Time, m *member, group bool) {
 	}
 }
 
-func (n *Node) event(k EventKind, m *member) { n.cfg.Sink.Event(Event{k, m.Member}) }
+func (n *Node) event(k EventKind, m *member) {
+	n.aroundOK = false
+	n.cfg.Sink.Event(Event{k, n.shown(m)})
+}
 
-// hears notes whether a member hears our multicast.
+// hears takes a member's word of whether it hears our multicast.
 func (n *Node) hears(now time.Time, m *member, yes bool) {
-	if m.Hears != yes {
-		m.Hears = yes
-		n.retarget(now, m)
+	m.says = yes
+	if yes = yes && n.hasVoice(); m.Hears != yes && n.turns(now, m) {
+		n.reaches(now, m, yes)
 	}
 }
 
-// deaf notes that a member's multicast does not reach us any more.
+// reaches notes whether our multicast reaches a member.
+func (n *Node) reaches(now time.Time, m *member, yes bool) {
+	if m.Hears == yes {
+		return
+	}
+	if m.Hears = yes; !yes {
+		m.lost = now
+	}
+	n.retarget(now, m)
+	n.place(now, m)
+}
+
+// deaf notes that a member's multicast does not reach us any more. What was missed meanwhile is asked for anew, for it comes another way from now on. And
+// whose multicast has not come since may have gone the same way: they are not known to be of our island before they are heard again, and those for
+// whom it is the same shall hear us.
 func (n *Node) deaf(now time.Time, m *member) {
+	n.deafSince[m.Voice] = m.lastGroup
 	m.groupRun, m.deafUntil = 0, now.Add(deafHold)
+	m.runs[m.Voice] = 0
 	n.setHear(now, m, false)
+	n.nameIsland()
+	n.speak(now)
+	for _, r := range n.order {
+		if r.m == m {
+			r.anew(now)
+		}
+	}
 }
 
 func (n *Node) setHear(now time.Time, m *member, yes bool) {
@@ -323,7 +406,13 @@ func (n *Node) setHear(now time.Time, m *member, yes bool) {
 		return
 	}
 	m.hear, m.Hear = yes, yes
+	n.place(now, m)
 	if yes {
+		for _, r := range n.order {
+			if r.m == m {
+				r.via.m = nil // the publisher itself is heard
+			}
+		}
 		n.event(MulticastUp, m)
 	} else {
 		n.event(MulticastDown, m)
@@ -346,8 +435,9 @@ func (n *Node) ask(now time.Time, m *member, kind byte) {
 }
 
 func (n *Node) tell(now time.Time, m *member, kind byte, stamp uint32) {
-	n.say(m, ping{kind, n.version, m.version, m.hear, n.circle(), stamp}.append)
-	m.pingAt = now.Add(pingRest + time.Duration(n.cfg.Rand.Int64N(int64(pingRest/8))))
+	n.say(m, ping{kind, n.version, m.version, m.hear, n.edges != nil && m.noUDP(now), n.circle(), stamp, m.comesBy(now)}.append)
+	m.shown = m.comesBy(now)
+	m.asked, m.jitter = now, time.Duration(n.cfg.Rand.Int64N(int64(pingRest/8)))
 }
 
 func (n *Node) ping(now time.Time, m *member, kind byte, p ping) {
@@ -361,7 +451,14 @@ func (n *Node) ping(now time.Time, m *member, kind byte, p ping) {
 			m.rtt += (rtt - m.rtt) / 8
 		}
 	}
-	n.hears(now, m, p.hears)
+	if !n.overtaken(m) {
+		n.hears(now, m, p.hears)
+		m.reaches = p.groups
+		n.place(now, m)
+	}
+	if p.noUDP && n.edges != nil && !n.byGroup {
+		n.notHeard(now, m, n.edges.over)
+	}
 	if p.circle != n.circle() && !now.Before(m.peersAt) { // it knows others than we do
 		n.tellPeers(m)
 		m.peersPause = min(max(peersFirst, 2*m.peersPause), peersLast)
@@ -370,20 +467,24 @@ func (n *Node) ping(now time.Time, m *member, kind byte, p ping) {
 	if p.yours <= n.version {
 		m.has = max(m.has, p.yours)
 	}
-	if kind == recPing { // a pong is never answered: two that lack something of each other would not stop
+	if kind == recPing && n.mayPong(now, m) { // a pong is never answered: two that lack something of each other would not stop
 		n.tell(now, m, recPong, p.stamp)
 	}
 }
 
 // circle is a number for the set of members that this one can reach, itself included.
 func (n *Node) circle() uint32 {
+	if n.aroundOK {
+		return n.around
+	}
 	x := uint64(n.cfg.Self)
 	for _, m := range n.members {
 		if m.State != Unreachable {
 			x ^= uint64(m.ID)
 		}
 	}
-	return uint32(x ^ x>>32)
+	n.around, n.aroundOK = uint32(x^x>>32), true
+	return n.around
 }
 
 // say puts a record into the next packet for a member.
@@ -392,31 +493,36 @@ func (n *Node) say(m *member, appendTo func([]byte) []byte) {
 	m.out = appendTo(m.out)
 	if len(m.out) > controlRoom && before > 0 {
 		rest := slices.Clone(m.out[before:])
-		n.sealed = n.ctl.Seal(n.sealed[:0], TypeControl, m.out[:before])
+		n.sealed = sealControl(n.sealed[:0], n.ctl, n.cfg.Sign, m.ID, m.out[:before])
 		n.cfg.Wire.Send(n.sealed, len(n.sealed), false, []netip.AddrPort{m.Addr})
 		m.out = append(m.out[:0], rest...)
 	}
 	if !m.listed {
 		m.listed = true
+		n.spoken = append(n.spoken, m)
 	}
 }
 
 // flush sends what was said.
 func (n *Node) flush() {
-	for _, m := range n.members {
-		if m.listed {
-			m.listed = false
-			n.sealed = n.ctl.Seal(n.sealed[:0], TypeControl, m.out)
-			m.out = m.out[:0]
+	for i, m := range n.spoken {
+		n.spoken[i] = nil
+		m.listed = false
+		if n.byID[m.ID] == m {
+			n.sealed = sealControl(n.sealed[:0], n.ctl, n.cfg.Sign, m.ID, m.out)
 			n.cfg.Wire.Send(n.sealed, len(n.sealed), false, []netip.AddrPort{m.Addr})
 		}
+		if m.out = m.out[:0]; cap(m.out) > 256 {
+			m.out = nil // there may be thousands
+		}
 	}
+	n.spoken = n.spoken[:0]
 	n.flushGroup(0)
 }
 
 func (n *Node) flushGroup(over int) {
 	if len(n.groupOut) > over {
-		n.sealed = n.ctl.Seal(n.sealed[:0], TypeControl, n.groupOut)
+		n.sealed = sealControl(n.sealed[:0], n.ctl, n.cfg.Sign, forAll, n.groupOut)
 		n.groupOut = n.groupOut[:0]
 		n.cfg.Wire.Send(n.sealed, len(n.sealed), true, nil)
 	}
@@ -438,6 +544,8 @@ func (n *Node) forget(now time.Time, m *member, why EventKind) {
 	n.dirty = slices.DeleteFunc(n.dirty, func(r *rx) bool { return r.m == m })
 	n.members = slices.Delete(n.members, i, i+1)
 	delete(n.byID, m.ID)
+	n.aroundOK = false
+	n.unserved(now, m)
 	for j := range m.interests {
 		n.wants.Remove(m.interests[j].Pattern, subject.Entry[ID]{Value: m.ID})
 	}
@@ -454,7 +562,7 @@ func (n *Node) forget(now time.Time, m *member, why EventKind) {
 func (n *Node) Members() []Member {
 	ms := make([]Member, len(n.members))
 	for i, m := range n.members {
-		ms[i] = m.Member
+		ms[i] = n.shown(m)
 	}
 	return ms
 }
@@ -464,12 +572,17 @@ const goodbyes = 3
 
 // Leave confirms what was received and says goodbye. The Node must not be used after it.
 func (n *Node) Leave(now time.Time) {
+	members := n.members
+	if n.edges != nil { // those that others pass it on to come first: who passes it on may leave at once
+		members = slices.Clone(members)
+		slices.SortStableFunc(members, func(a, b *member) int { return int(flag(b.Path == ByMember, 1)) - int(flag(a.Path == ByMember, 1)) })
+	}
 	for range goodbyes {
 		for _, r := range n.order {
 			r.answer = true
 			r.confirm(now)
 		}
-		for _, m := range n.members {
+		for _, m := range members {
 			if m.State != Unreachable {
 				n.say(m, func(b []byte) []byte { b, at := record(b, recLeave); return done(b, at) })
 			}
@@ -487,6 +600,11 @@ func (n *Node) hearing(now time.Time) {
 		in[h.Host] = true
 	}
 	for _, m := range n.members {
-		n.setHear(now, m, in[m.ID.host()] && m.groupRun >= 2 && now.After(m.deafUntil))
+		// Where packets come by multicast all the time, beacons lost among them mean nothing.
+		busy := now.Sub(m.lastGroup) < busyFor && (m.hear || m.groupRun >= hearAgain)
+		n.setHear(now, m, (in[m.ID.host()] || busy) && m.groupRun >= 2 && now.After(m.deafUntil))
+		n.place(now, m)
 	}
+	n.nameIsland()
+	n.weigh(now)
 }

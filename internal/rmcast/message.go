@@ -15,11 +15,12 @@ import (
 //	+-------+------------------+----------+----------------------------+--------------------+
 //
 // flags & 2 asks receivers to confirm at once. first message is the number of the first one that begins in this packet (or would), begins how many do. Queue groups:
-// their number, 1 byte, and for each the group's hash, 4, and the epoch of the member that shall have this packet, 8.
+// their number, 1 byte, and for each the group's hash, 4, how many take turns, 1, the turn, 4, and for each of these the epoch of its member, 8, the number of
+// its subscription, 4, and what it weighs, 2: the messages that begin in the packet are theirs in turn.
 // A record is a varint, its length * 4 + kind, and as many bytes:
 const (
 	recordPlain  = 0 // a message
-	recordExtra  = 1 // [flags: 1 subject, 2 headers][subject length 1, subject][headers length 2, headers]message
+	recordExtra  = 1 // [flags: 1 subject, 2 headers, 4 deals][subject length 1, subject][headers length, a varint, headers][number of deals 1, deals]message
 	recordFirst  = 2 // [kind of the whole 1][length of the whole 4]: a long message begins; the rest of its first part
 	recordNext   = 3 // the next part; one of length 0 ends the packet, the rest is padding
 	packetHeader = 11
@@ -28,6 +29,7 @@ const (
 	flagConfirm  = 2
 	hasSubject   = 1
 	hasHeaders   = 2
+	hasDeals     = 4
 )
 
 // ErrMalformed says that an authentic packet does not hold what it should: another version, or a bug.
@@ -38,6 +40,7 @@ type Message struct {
 	Number  uint64
 	Subject []byte // nil: the stream's own
 	Headers []byte
+	Deals   []byte // Deal after Deal
 	Payload []byte
 }
 
@@ -49,55 +52,13 @@ func Begins(plain []byte) (first uint64, count int, err error) {
 	return binary.BigEndian.Uint64(plain[1:]), int(binary.BigEndian.Uint16(plain[9:])), nil
 }
 
-// records returns where the records begin, and who of a queue group shall have the packet.
-func records(plain []byte, queue uint32) (rest []byte, who ID, err error) {
-	if len(plain) < packetHeader {
-		return nil, 0, ErrMalformed
-	}
-	rest = plain[packetHeader:]
-	if plain[0]&flagQueues == 0 {
-		return rest, 0, nil
-	}
-	if len(rest) < 1 {
-		return nil, 0, ErrMalformed
-	}
-	n := int(rest[0])
-	if rest = rest[1:]; len(rest) < 12*n {
-		return nil, 0, ErrMalformed
-	}
-	for i := range n {
-		if queue != 0 && binary.BigEndian.Uint32(rest[12*i:]) == queue {
-			who = ID(binary.BigEndian.Uint64(rest[12*i+4:]))
-		}
-	}
-	return rest[12*n:], who, nil
-}
-
-// QueueHash names a queue group in a packet; it is never 0.
-func QueueHash(group string) uint32 {
-	h := uint32(2166136261) // FNV-1a
-	for i := range len(group) {
-		h = (h ^ uint32(group[i])) * 16777619
-	}
-	return max(h, 1)
-}
-
-// Assigned returns who of a queue group shall have a packet, 0 if nobody is named.
-func Assigned(plain []byte, queue uint32) ID {
-	_, who, err := records(plain, queue)
-	if err != nil {
-		return 0
-	}
-	return who
-}
-
 // Cursor takes the packets of one stream in the order they are handed over and gives the messages in them. It notices
 // itself what is missing: whatever was dropped before, by whomever, shows as a gap in numbers. One goroutine owns it.
 // The zero value takes the first packet as the beginning.
 type Cursor struct {
-	rest    []byte
+	pkt     []byte // the packet at hand
+	at      int    // where its next record begins: a number, for the collector takes note of every slice that is written
 	num     uint64 // of the next message that begins
-	count   int    // messages that begin in the packet
 	due     uint64 // the message number that must come next; 0: any
 	seq     uint64 // the packet that must come next
 	started bool
@@ -105,6 +66,14 @@ type Cursor struct {
 	want    int
 	kind    byte
 	joined  bool // in the middle of a long message from before: its parts are passed over
+
+	seat      Deal   // of a queue group; Group 0: none
+	first     uint64 // message that begins in the packet
+	table     []byte // of the packet's queue groups
+	index     uint64 // of the message given last in it
+	long      bool   // it began in another packet
+	longTable []byte // of that
+	longIndex uint64
 }
 
 // Start makes the cursor begin at a message: earlier ones are passed over, and what is missing from there on is a gap.
@@ -115,11 +84,11 @@ func (c *Cursor) Due() uint64 { return c.due }
 
 // Open goes to the next packet. If messages are missing before it, lostTo >= lostFrom tells which. The packet must not change.
 func (c *Cursor) Open(seq uint64, plain []byte) (lostFrom, lostTo uint64, err error) {
-	first, count, err := Begins(plain)
+	first, _, err := Begins(plain)
 	if err != nil {
 		return 1, 0, err
 	}
-	rest, _, err := records(plain, 0)
+	table, rest, err := tables(plain)
 	if err != nil {
 		return 1, 0, err
 	}
@@ -136,16 +105,11 @@ func (c *Cursor) Open(seq uint64, plain []byte) (lostFrom, lostTo uint64, err er
 	} else if first != c.num {
 		return 1, 0, ErrMalformed
 	}
-	c.rest, c.num, c.count, c.seq, c.started = rest, first, count, seq+1, true
+	c.pkt, c.at, c.num, c.first, c.seq, c.started = plain, len(plain)-len(rest), first, first, seq+1, true
+	if table != nil || c.table != nil {
+		c.table = table
+	}
 	return lostFrom, lostTo, nil
-}
-
-// Pass goes over the packet at hand: its messages are another's.
-func (c *Cursor) Pass() {
-	c.num += uint64(c.count)
-	c.due = max(c.due, c.num)
-	c.rest, c.want, c.part = nil, 0, nil
-	c.joined = true
 }
 
 // tear notes that what comes next does not join what was: a part of a message without the rest is nothing.
@@ -170,20 +134,28 @@ func (c *Cursor) Gone(message uint64) (lostFrom, lostTo uint64) {
 
 // Next gives the next message; false when the packet is used up. What it points to stays as it is.
 func (c *Cursor) Next(m *Message) (bool, error) {
-	for len(c.rest) > 0 {
-		v, n := binary.Uvarint(c.rest)
-		if n <= 0 || v>>2 > uint64(len(c.rest)-n) {
-			c.rest = nil
+	for rest := c.pkt[c.at:]; len(rest) > 0; rest = c.pkt[c.at:] {
+		v, n := uint64(rest[0]), 1
+		switch { // most lengths have one byte or two
+		case v < 0x80:
+		case len(rest) > 1 && rest[1] < 0x80:
+			v, n = v&0x7f|uint64(rest[1])<<7, 2
+		default:
+			v, n = binary.Uvarint(rest)
+		}
+		if n <= 0 || v>>2 > uint64(len(rest)-n) {
+			c.at = len(c.pkt)
 			return false, ErrMalformed
 		}
 		size := int(v >> 2)
-		body := c.rest[n : n+size]
-		c.rest = c.rest[n+size:]
+		body := rest[n : n+size]
+		c.at += n + size
 		kind := byte(v & 3)
+		c.index, c.long = c.num-c.first, false
 		switch kind {
 		case recordNext:
 			if size == 0 {
-				c.rest = nil
+				c.at = len(c.pkt)
 				return false, nil
 			}
 			if c.want == 0 {
@@ -202,6 +174,7 @@ func (c *Cursor) Next(m *Message) (bool, error) {
 			body, kind = c.part, c.kind
 			c.part, c.want = nil, 0
 			c.num-- // it was counted when it began
+			c.long = true
 		case recordFirst:
 			if size < firstHeader || c.want > 0 {
 				return false, ErrMalformed
@@ -217,6 +190,9 @@ func (c *Cursor) Next(m *Message) (bool, error) {
 				continue
 			}
 			c.kind, c.want = body[0], total
+			if c.table != nil || c.longTable != nil {
+				c.longTable, c.longIndex = c.table, c.index
+			}
 			c.part = append(make([]byte, 0, min(total, 64<<10)), body[firstHeader:]...)
 			continue
 		default:
@@ -236,9 +212,38 @@ func (c *Cursor) Next(m *Message) (bool, error) {
 				return false, err
 			}
 		}
+		if !c.mine(m) {
+			continue
+		}
 		return true, nil
 	}
 	return false, nil
+}
+
+// Plain gives the next message if it is one that most are: whole, on the stream's subject, without headers; else Next does. It
+// writes no pointer, which while the collector runs would cost more than the rest of it.
+func (c *Cursor) Plain() (payload []byte, number uint64, ok bool) {
+	rest := c.pkt[c.at:]
+	if len(rest) < 2 || c.want > 0 || c.num < c.due || c.seat.Group != 0 {
+		return nil, 0, false
+	}
+	v, n := int(rest[0]), 1
+	if v >= 0x80 {
+		if rest[1] >= 0x80 {
+			return nil, 0, false
+		}
+		v, n = v&0x7f|int(rest[1])<<7, 2
+	}
+	end := n + v>>2
+	if v&3 != recordPlain || end > len(rest) {
+		return nil, 0, false
+	}
+	number = c.num
+	c.at += end
+	c.num++
+	c.due = c.num
+	c.joined = false
+	return rest[n:end:end], number, true
 }
 
 func (m *Message) extra(b []byte) error {
@@ -254,18 +259,26 @@ func (m *Message) extra(b []byte) error {
 		m.Subject, b = b[1:1+int(b[0])], b[1+int(b[0]):]
 	}
 	if flags&hasHeaders != 0 {
-		if len(b) < 2 || len(b) < 2+int(binary.BigEndian.Uint16(b)) {
+		v, k := binary.Uvarint(b)
+		if k <= 0 || v > uint64(len(b)-k) {
 			return ErrMalformed
 		}
-		n := 2 + int(binary.BigEndian.Uint16(b))
-		m.Headers, b = b[2:n], b[n:]
+		n := k + int(v)
+		m.Headers, b = b[k:n:n], b[n:]
+	}
+	if flags&hasDeals != 0 {
+		if len(b) < 1 || len(b) < 1+int(b[0])*dealSize {
+			return ErrMalformed
+		}
+		n := 1 + int(b[0])*dealSize
+		m.Deals, b = b[1:n:n], b[n:]
 	}
 	m.Payload = b
 	return nil
 }
 
-// appendExtra writes the body of a message with a subject of its own or headers.
-func appendExtra(b []byte, subj string, headers []byte) []byte {
+// appendExtra writes the body of a message with a subject of its own, headers or deals.
+func appendExtra(b []byte, subj string, headers, deals []byte) []byte {
 	at := len(b)
 	b = append(b, 0)
 	if subj != "" {
@@ -275,8 +288,12 @@ func appendExtra(b []byte, subj string, headers []byte) []byte {
 	}
 	if len(headers) > 0 {
 		b[at] |= hasHeaders
-		b = binary.BigEndian.AppendUint16(b, uint16(len(headers)))
+		b = binary.AppendUvarint(b, uint64(len(headers)))
 		b = append(b, headers...)
+	}
+	if len(deals) > 0 {
+		b[at] |= hasDeals
+		b = append(append(b, byte(len(deals)/dealSize)), deals...)
 	}
 	return b
 }

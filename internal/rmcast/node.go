@@ -17,6 +17,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/weft-net/weft/internal/buskey"
@@ -75,8 +76,18 @@ type Member struct {
 	Name  string
 	Addr  netip.AddrPort
 	State State
+	// Signs says that it signs all it says, with Key; Denied that its streams are not taken (Config.Takes).
+	Signs, Denied bool
+	Key           buskey.Public
 	// Hear: we hear its multicast. Hears: it hears ours.
 	Hear, Hears bool
+	// Voice is the group, 0 or 1, by which its multicast comes, when it is heard.
+	Voice byte
+	// Path is how our packets reach it beside multicast; Via the member that passes them on, of ByMember. Why says why it cannot be
+	// reached, as far as that is known.
+	Path Path
+	Via  ID
+	Why  string
 }
 
 // EventKind says what happened.
@@ -91,6 +102,7 @@ const (
 	Left
 	MulticastUp   // we hear its multicast
 	MulticastDown // we don't any more
+	PathChanged   // Member.Path is another, or Member.Voice
 )
 
 // Event is news of a member.
@@ -111,10 +123,21 @@ type Config struct {
 	Room      int  // bytes that others may send us beyond what we confirmed: what the socket holds
 	History   int  // bytes kept of each received stream, for others and for later subscriptions
 	Ahead     int  // bytes of a stream that may wait for a gap or for the sink
+	View      int  // members to seek while nothing is published; 0: DefaultView
 	Wire      Wire
+	Edges     Edges // nil: members are reached by UDP only
 	Sink      Sink
 	Rand      *rand.Rand
 	Nonces    io.Reader // crypto/rand
+	// Sign signs all that this member says; Self is its epoch then. nil: nothing is signed, and Self is odd.
+	Sign *buskey.Identity
+	// Takes, if not nil, says whose streams are taken. It must always say the same of the same member.
+	Takes func(m Member) bool
+	// Wants, if not nil, is told what a member subscribes to, before that member hears that it is known. The slice is not to be changed. It
+	// is called with the Node's lock held.
+	Wants func(m Member, all []Interest)
+	// Groups, if not nil, is the Wire's second group.
+	Groups Groups
 }
 
 // NodeStats count what a Node did; each drop has a name.
@@ -123,8 +146,20 @@ type NodeStats struct {
 	Duplicates, Ahead, UnknownStream, UnknownMember            uint64
 	Short, Forged, Replayed, OtherVersion, Malformed, NoType   uint64
 	MembersFull, StreamsFull                                   uint64
+	Unsigned                                                   uint64 // in the name of a member that signs, and not signed by it
+	Unchecked                                                  uint64 // the same, perhaps: too many came that were not signed
+	Untrusted                                                  uint64 // streams announced by who is not taken from
 	Nacks, NacksHeard, Suppressed, PeerNacks, PeerRepairs, Own uint64
-	LostRanges, Relayed                                        uint64
+	LostRanges, Relayed, ValuesForgotten                       uint64
+	Implausible                                                uint64 // claims of a stream that no publisher can keep
+	Unanswered                                                 uint64 // questions of a member beyond what it may ask
+	Unheeded                                                   uint64 // NACKs of one that has sent too many for nothing that is kept; moves of one that moves all the time
+	PassedOver                                                 uint64 // packets of best-effort streams that did not come, or too late
+	IslandRelayed, IslandNacks, IslandRepairs                  uint64 // by multicast for a publisher that is not heard here
+	EdgesUp, EdgesFailed, PathChanges, Forwarded               uint64
+	NoEdge, NoWay                                              uint64 // datagrams by an edge that has ended; for a member that has none to here
+	Parity, Rebuilt                                            uint64 // parity packets taken, packets made from them
+	VoiceChanges                                               uint64 // from one group to the other
 }
 
 type streamKey struct {
@@ -141,34 +176,54 @@ type Node struct {
 	members    []*member // in the order they came
 	byID       map[ID]*member
 	answered   map[ID]*candidate
+	departed   []departed   // the last that are gone
 	candidates []*candidate // whom we were told of, or seeds
 	number     uint64       // of our hellos
 	mouth      *island.Mouth
 	mouthAt    time.Time
 	ear        *island.Ear
 	earAt      time.Time
+	island     ID           // the name of ours; 0 without multicast
+	deafSince  [2]time.Time // when by each group that came last of which nothing came any more
+	lower      int          // members with lower epochs that are heard
+	watchedAt  time.Time
+	around     uint32 // circle, if it is known
+	aroundOK   bool
+	voice      voice
+
+	edges *edges // nil: none
 
 	senders    []*Sender
 	nextStream uint32
 	streams    map[streamKey]*rx
 	order      []*rx
 	dirty      []*rx
-	last       *rx  // of the packet before
-	ending     bool // some stream has ended
-	byGroup    bool // the packet at hand came by multicast
+	last       *rx // of the packet before
+	batch      uint64
+	ending     bool   // some stream has ended
+	byGroup    bool   // the packet at hand came by multicast
+	counter    uint64 // of the control packet at hand
 
 	interests []Interest
+	grouped   []Interest // of these, those of queue groups
 	version   uint32
 	wants     subject.Trie[ID] // of the others' interests
 
 	slab     slab
 	plain    []byte // control and hello packets are opened here
+	greeting []byte // a hello that is to be sent: records in plain may still have to be read
 	sealed   []byte
-	groupOut []byte // records for all
-	out      train  // repairs for others
+	groupOut []byte    // records for all
+	spoken   []*member // those with records to send
+	out      train     // repairs for others
 	ranges   []Range
+	marks    []*Sender // repairs to the group whose end is to be marked
 	next     time.Time
 	closed   bool
+
+	from        netip.AddrPort // of the datagram at hand
+	said        said           // the signed control packet at hand
+	forgedUntil time.Time      // grows with what was found forged: mayCheck
 }
 
 // New makes a member that knows nobody. Its first packets leave with the first Tick.
@@ -178,6 +233,8 @@ func New(cfg Config, now time.Time) (*Node, error) {
 		return nil, errors.New("rmcast: a member needs an epoch and a key")
 	case len(cfg.Name) > 255:
 		return nil, errors.New("rmcast: the name is longer than 255 bytes")
+	case cfg.Sign == nil && buskey.Signs(uint64(cfg.Self)) || cfg.Sign != nil && cfg.Self != ID(cfg.Sign.Epoch()):
+		return nil, errors.New("rmcast: the epoch is not that of the signing key, or is even without one")
 	}
 	if cfg.Datagram == 0 {
 		cfg.Datagram = DefaultDatagram
@@ -190,14 +247,20 @@ func New(cfg Config, now time.Time) (*Node, error) {
 		cfg.Ahead = 2 * DefaultWindow
 	}
 	cfg.Room = min(max(cfg.Room, 64<<10), cfg.Ahead/2)
+	if cfg.View == 0 {
+		cfg.View = DefaultView
+	}
 	n := &Node{
 		cfg: cfg, byID: map[ID]*member{}, answered: map[ID]*candidate{}, streams: map[streamKey]*rx{},
-		mouth: island.NewMouth(cfg.Rand.Uint64() >> 1), mouthAt: now, ear: island.NewEar(), earAt: now.Add(time.Second), next: now,
-		plain: make([]byte, 0, MaxDatagram),
+		mouth: island.NewMouth(cfg.Rand.Uint64() >> 1), mouthAt: now, ear: island.NewEar(), earAt: now.Add(time.Second), next: now, batch: 1,
+		plain: make([]byte, 0, MaxDatagram), voice: voice{usable: flag(cfg.Multicast, 1)},
 	}
 	var err error
 	if n.ctl, err = cfg.Keys[0].Control(cfg.Suite, uint64(cfg.Self)); err != nil {
 		return nil, err
+	}
+	if cfg.Edges != nil {
+		n.edges = newEdges(n, cfg.Edges)
 	}
 	for _, s := range cfg.Seeds {
 		n.candidates = append(n.candidates, &candidate{addr: s, seed: true, at: now, pause: helloEvery})
@@ -214,17 +277,35 @@ func (n *Node) backoff() time.Duration {
 // Packet takes a datagram from an address; group says that it came by multicast. After the last of a batch call Done.
 // pkt is the caller's again when Packet returns.
 func (n *Node) Packet(now time.Time, from netip.AddrPort, group bool, pkt []byte) {
+	if n.edges != nil {
+		if n.edges.over = 0; isEdge(from) { // no datagram comes from there
+			n.Stats.Forged++
+			return
+		}
+	}
+	n.take(now, from, group, pkt)
+}
+
+// take is Packet for what came by an edge, too.
+func (n *Node) take(now time.Time, from netip.AddrPort, group bool, pkt []byte) {
 	if len(pkt) == 0 {
 		n.Stats.Short++
 		return
 	}
+	if n.from = from; n.edges != nil {
+		n.edges.from = from
+	}
 	switch pkt[0] {
 	case TypeData:
 		n.data(now, group, pkt)
+	case TypeParity:
+		n.parity(now, group, pkt)
 	case TypeControl:
 		n.control(now, from, group, pkt)
 	case TypeHello:
 		n.hello(now, from, group, pkt)
+	case TypeBundle:
+		n.bundle(now, from, group, pkt)
 	default:
 		n.Stats.NoType++
 	}
@@ -240,8 +321,13 @@ func (n *Node) Done(now time.Time) time.Time {
 	}
 	n.dirty = n.dirty[:0]
 	n.reap()
-	n.unload(netip.AddrPort{})
+	n.unload(nil, false)
+	for _, tx := range n.marks {
+		tx.mark(now)
+	}
+	n.marks = n.marks[:0]
 	n.flush()
+	n.batch++
 	return n.next
 }
 
@@ -289,255 +375,31 @@ func (n *Node) data(now time.Time, group bool, pkt []byte) {
 		n.Stats.Malformed++
 		return
 	}
+	if r.m.signs != nil && !n.signed(now, r.m, pkt, plain) {
+		return
+	}
 	n.slab.took(len(plain))
 	plain = plain[:len(plain):len(plain)]
 	n.Stats.Data++
-	n.heard(now, r.m, group)
-	r.m.busyAt = now
+	if group && r.via.m != nil {
+		r.via.at, r.via.behind = now, time.Time{}
+		n.heard(now, r.m, false) // it says nothing of the publisher's multicast
+	} else {
+		n.heard(now, r.m, group)
+	}
+	if n.edges != nil {
+		n.metData(now, r.m, group)
+	}
+	if r.within < lazy {
+		r.m.busyAt = now
+	}
 	r.accept(now, seq, plain)
-	r.pass(now, pkt)
-	n.touch(r)
-}
-
-// control takes records of another member.
-func (n *Node) control(now time.Time, from netip.AddrPort, group bool, pkt []byte) {
-	_, epoch, _, ok := buskey.ParseHeader(pkt)
-	if !ok {
-		n.Stats.Short++
-		return
-	}
-	m := n.byID[ID(epoch)]
-	if m == nil {
-		if ID(epoch) != n.cfg.Self {
-			n.Stats.UnknownMember++
-		}
-		return
-	}
-	plain, err := m.ctl.Open(n.plain, pkt)
-	switch {
-	case errors.Is(err, buskey.ErrReplay):
-		n.Stats.Replayed++
-		return
-	case err != nil:
-		n.Stats.Forged++
-		return
-	}
-	n.Stats.Control++
-	n.byGroup = group
-	m.believed = true
-	if !group && m.Addr != from {
-		m.Addr = from
-		n.retarget(now, m)
-	}
-	n.heard(now, m, group)
-	if eachRecord(plain, func(kind byte, r reader) { n.record(now, m, kind, r) }) != nil {
-		n.Stats.Malformed++
-	}
-}
-
-func (n *Node) record(now time.Time, m *member, kind byte, r reader) {
-	if n.byID[m.ID] != m {
-		return // it said goodbye in the record before
-	}
-	switch kind {
-	case recPing, recPong:
-		if p := r.ping(); !r.bad {
-			n.ping(now, m, kind, p)
-		}
-	case recState:
-		n.state(now, m, &r)
-	case recPeers:
-		for len(r.b) > 0 && !r.bad {
-			if id, addr := r.peer(); !r.bad && id != n.cfg.Self && n.byID[id] == nil {
-				n.candidate(now, addr)
-			}
-		}
-	case recLeave:
-		n.forget(now, m, Left)
-	case recAnnounce:
-		if a := r.announce(); !r.bad {
-			n.announced(now, m, a)
-		}
-	case recHeartbeat:
-		if h := r.heartbeat(); !r.bad {
-			n.heartbeat(now, m, h)
-		}
-	case recStatus:
-		if s := r.status(); !r.bad {
-			m.busyAt = now
-			n.hears(now, m, s.flags&flagHears != 0)
-			if tx := n.sender(s.stream); tx != nil {
-				tx.status(now, m.ID, s)
-				n.wake(now.Add(beatFirst))
-			}
-		}
-	case recNack:
-		n.ranges = n.ranges[:0]
-		origin, stream, rs := r.nack(n.ranges)
-		if n.ranges = rs; !r.bad {
-			n.nacked(now, m, origin, stream, rs)
-		}
-	case recSkip:
-		stream, first, message := r.u32(), r.u64(), r.u64()
-		if x := n.streams[streamKey{m.ID, stream}]; x != nil && !r.bad && first > x.next {
-			n.Stats.LostRanges++
-			x.leap(first, message)
-			x.answer = true
-			n.touch(x)
-		}
-	case recRelay:
-		if stream, plan, ids := r.u32(), r.u32(), r.ids(); !r.bad {
-			n.relayFor(now, m, stream, plan, ids)
-		}
-	case recRelayed:
-		if stream, plan, ids := r.u32(), r.u32(), r.ids(); !r.bad {
-			if tx := n.sender(stream); tx != nil {
-				tx.relayed(now, m.ID, plan, ids)
-			}
-		}
-	case recTail:
-		origin, stream, next, message := ID(r.u64()), r.u32(), r.u64(), r.u64()
-		if x := n.streams[streamKey{origin, stream}]; x != nil && !r.bad {
-			x.tail(now, next, message)
-		}
-	}
-	if r.bad {
-		n.Stats.Malformed++
-	}
-}
-
-// announced begins to receive a stream that its publisher offers.
-func (n *Node) announced(now time.Time, m *member, a announce) {
-	k := streamKey{m.ID, a.stream}
-	r := n.streams[k]
-	if r == nil {
-		if a.from == 0 || a.next < a.from || subject.CheckPattern(a.subject) != nil || !n.interested(a.subject) {
-			return // we have just lost interest; or it makes no sense
-		}
-		if m.streams >= MaxStreams {
-			n.Stats.StreamsFull++
-			return
-		}
-		m.streams++
-		r = newRx(n, m, a)
-		n.streams[k] = r
-		n.order = append(n.order, r)
-		n.cfg.Sink.Begin(r.st)
-	}
-	r.tail(now, a.next, a.nextMessage)
-	r.answer = true
-	n.touch(r)
-}
-
-func (n *Node) interested(subj string) bool {
-	for i := range n.interests {
-		if subject.Overlap(n.interests[i].Pattern, subj) {
-			return true
-		}
-	}
-	return false
-}
-
-func (n *Node) heartbeat(now time.Time, m *member, h heartbeat) {
-	r := n.streams[streamKey{m.ID, h.stream}]
-	if r == nil {
-		if h.flags&flagAnswer != 0 { // an end that we had already, or a stream that we know nothing of
-			s := status{stream: h.stream, next: h.next, room: uint32(n.cfg.Room), flags: flagUnknown}
-			if h.flags&flagEnd != 0 {
-				s.flags = flagEnded
-			}
-			n.say(m, s.append)
-		}
-		return
-	}
-	r.tail(now, h.next, h.nextMessage)
-	if h.flags&flagEnd != 0 {
-		r.ending, r.end, n.ending = true, h.next, true
-	}
-	if h.flags&flagAnswer != 0 {
-		r.answer = true
-	}
-	// It serves us by multicast, we lack something, and all we have heard for a while came by unicast.
-	if h.flags&flagByGroup != 0 && h.next > r.next && m.Hear && now.Sub(m.lastGroup) > deafAfter {
-		n.deaf(now, m)
+	r.pass(now, group, seq, pkt)
+	if len(r.parities) > 0 {
+		block, _ := blockOf(seq)
+		r.rebuild(now, block)
 	}
 	n.touch(r)
-}
-
-// nack asks for packets: the publisher, and after some tries, or when it is gone, others that want the stream.
-func (n *Node) nack(r *rx, rs []Range, tries int) {
-	gone := r.m.State == Unreachable
-	if !gone && (tries <= peerAfter || tries%2 == 0) {
-		if r.m.Hears && n.cfg.Multicast && len(n.members) > 1 {
-			n.groupOut = appendNack(n.groupOut, r.m.ID, r.st.ID, rs)
-			n.flushGroup(controlRoom)
-			return
-		}
-		n.say(r.m, func(b []byte) []byte { return appendNack(b, r.m.ID, r.st.ID, rs) })
-		return
-	}
-	if p := n.peerOf(r); p != nil {
-		n.Stats.PeerNacks++
-		n.say(p, func(b []byte) []byte { return appendNack(b, r.m.ID, r.st.ID, rs) })
-	}
-}
-
-// peerOf returns another member that gets the stream, a different one each time.
-func (n *Node) peerOf(r *rx) *member {
-	for range n.members {
-		r.peer++
-		m := n.members[r.peer%len(n.members)]
-		if m != r.m && m.State != Unreachable && m.wants(r.st.Subject) {
-			return m
-		}
-	}
-	return nil
-}
-
-// nacked answers a NACK: for a stream of ours, for another's that we have, or it is a sign to keep still.
-func (n *Node) nacked(now time.Time, m *member, origin ID, stream uint32, rs []Range) {
-	if origin == n.cfg.Self {
-		if tx := n.sender(stream); tx != nil {
-			tx.nack(now, m.ID, rs)
-		}
-		return
-	}
-	r := n.streams[streamKey{origin, stream}]
-	if r == nil {
-		return
-	}
-	n.Stats.NacksHeard++
-	if n.byGroup && r.m.State != Unreachable { // it came by multicast, to the publisher
-		r.heardNack(now, rs)
-		return
-	}
-	n.unload(netip.AddrPort{})
-	for _, x := range rs {
-		for seq := x.From; seq < x.From+uint64(x.Count); seq++ {
-			if !r.store.has(seq) || seq >= r.store.next {
-				continue
-			}
-			p := r.store.at(seq)
-			if at := nanos(now); at-p.repaired < int64(repairHold) {
-				continue
-			} else if p.repaired = at; !n.out.fits(len(p.plain) + buskey.Header + buskey.Tag) {
-				n.unload(m.Addr)
-			}
-			var err error
-			if n.out.buf, err = r.key.Seal(n.out.buf, TypeData, seq, p.plain); err == nil {
-				n.out.added(len(p.plain) + buskey.Header + buskey.Tag)
-				n.Stats.PeerRepairs++
-			}
-		}
-	}
-	n.unload(m.Addr)
-}
-
-func (n *Node) unload(to netip.AddrPort) {
-	if n.out.n > 0 && to.IsValid() {
-		n.cfg.Wire.Send(n.out.buf, n.out.seg, false, []netip.AddrPort{to})
-	}
-	n.out.reset()
 }
 
 // reap forgets streams that have ended.
@@ -555,6 +417,9 @@ func (n *Node) reap() {
 
 // drop forgets a stream.
 func (n *Node) drop(r *rx) {
+	if n.streams[streamKey{r.m.ID, r.st.ID}] != r {
+		return // with the stream that it is a snapshot of
+	}
 	delete(n.streams, streamKey{r.m.ID, r.st.ID})
 	for i := range n.order {
 		if n.order[i] == r {
@@ -566,6 +431,15 @@ func (n *Node) drop(r *rx) {
 		n.last = nil
 	}
 	r.m.streams--
+	if r.main != nil {
+		return
+	}
+	for _, o := range slices.Clone(n.order) { // a snapshot of nothing
+		if o.main == r {
+			n.dirty = slices.DeleteFunc(n.dirty, func(d *rx) bool { return d == o })
+			n.drop(o)
+		}
+	}
 	n.cfg.Sink.End(r.st, r.ready)
 }
 
@@ -583,7 +457,7 @@ func (n *Node) Resume(now time.Time) time.Time {
 // Kept gives the packets of a stream that were delivered and are still kept, oldest first.
 func (n *Node) Kept(st *Stream) []Packet {
 	r := n.streams[streamKey{st.Publisher, st.ID}]
-	if r == nil {
+	if r == nil || r.st.Class != Reliable {
 		return nil
 	}
 	var ps []Packet
@@ -597,9 +471,11 @@ func (n *Node) Kept(st *Stream) []Packet {
 
 // Streams returns the streams that are received.
 func (n *Node) Streams() []*Stream {
-	sts := make([]*Stream, len(n.order))
-	for i, r := range n.order {
-		sts[i] = r.st
+	sts := make([]*Stream, 0, len(n.order))
+	for _, r := range n.order {
+		if r.main == nil {
+			sts = append(sts, r.st)
+		}
 	}
 	return sts
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weft-net/weft/internal/buskey"
+	"github.com/weft-net/weft/internal/parity"
 )
 
 // setTarget adds a receiver or changes what is known about it. interests are the ids of its subscriptions that want the
@@ -24,6 +25,7 @@ func (s *Sender) setTarget(now time.Time, id ID, addr netip.AddrPort, hears, gon
 	case len(interests) == 0:
 		if t != nil {
 			s.targets = slices.DeleteFunc(s.targets, func(o *target) bool { return o == t })
+			delete(s.byID, id)
 			s.arrange(now)
 		}
 		return
@@ -31,27 +33,53 @@ func (s *Sender) setTarget(now time.Time, id ID, addr netip.AddrPort, hears, gon
 		t.interests = ids
 	default: // new, or all its subscriptions are: it starts anew
 		if t == nil {
-			t = &target{id: id, bucket: repairBurst}
+			t = &target{id: id, bucket: repairBurst, share: shareBurst}
 			s.targets = append(s.targets, t)
+			s.byID[id] = t
 		}
-		t.interests, t.known, t.live = ids, false, false
+		t.interests = ids
 		t.from, t.fromMessage = s.start(interests)
+		t.now, t.nowMessage = s.store.next, s.message
+		if s.values != nil {
+			s.restart(now, t)
+		}
 		t.acked = t.from
-		t.announceAt, t.announcePause = now, announceFirst
-		t.filled, t.sentMark = now, s.bytesSent
+		s.await(now, t)
+		t.filled, t.sentMark, t.castMark = now, s.bytesSent, s.bytesCast
 	}
 	t.addr, t.hears = addr, hears
+	t.room = t.roomBy(t.room)
 	if t.gone && !gone { // it is back: it says itself what it has
-		t.announceAt, t.announcePause = now, announceFirst
-		t.known = false
+		if s.values != nil { // it may have forgotten all of it
+			acked := t.acked
+			s.restart(now, t)
+			t.acked = acked
+		}
+		s.await(now, t)
 	}
 	if t.gone = gone; gone {
-		t.live = false
+		t.live, t.awaited = false, time.Time{}
 	}
 	if t.known {
 		s.beatAt, s.beatPause = now, beatFirst
 	}
 	s.arrange(now)
+}
+
+// await has the stream announced to a receiver, which is waited for from now on, not from its answer on: what it is to have, at worst the
+// oldest that is kept, must not leave the window meanwhile. Who does not answer in time is not waited for.
+func (s *Sender) await(now time.Time, t *target) {
+	t.known, t.live = false, false
+	t.announceAt, t.announcePause = now, announceFirst
+	if t.silent { // it has been waited for in vain, and has confirmed nothing since
+		t.awaited = time.Time{}
+		return
+	}
+	t.awaited = now.Add(s.patience(t))
+	if s.cfg.Flow == FlowSlowest { // pace finds the same, but of very many receivers only later
+		s.minAcked = min(s.minAcked, t.acked)
+		s.edge = min(s.edge, s.endOf(t.acked-1)+uint64(min(s.congestion, s.cfg.Window*5/8)))
+	}
 }
 
 // removeTarget forgets a receiver.
@@ -60,18 +88,16 @@ func (s *Sender) removeTarget(now time.Time, id ID) {
 }
 
 func (s *Sender) target(id ID) *target {
-	for _, t := range s.targets {
-		if t.id == id {
-			return t
-		}
-	}
-	return nil
+	return s.byID[id]
 }
 
 // start finds from where interests want the stream: the packet, and the first message that counts.
 func (s *Sender) start(interests []Interest) (seq, message uint64) {
 	s.close(false) // what is begun belongs to those who are here already
 	message = s.message
+	if s.cfg.Class == BestEffort || s.cfg.Class == LastValue {
+		return s.store.next, message
+	}
 	for i := range interests {
 		message = min(message, from(&interests[i], s.self, s.oldest(), s.message))
 	}
@@ -123,6 +149,9 @@ func (s *Sender) oldest() uint64 {
 
 // arrange decides who is served how.
 func (s *Sender) arrange(now time.Time) {
+	if s.arrangeLater(now) {
+		return
+	}
 	s.groupOf = 0
 	for _, t := range s.targets {
 		if t.hears && !t.gone {
@@ -154,16 +183,25 @@ func (s *Sender) endOf(seq uint64) uint64 {
 func (s *Sender) pace() {
 	edge, ahead := uint64(math.MaxUint64), s.cfg.Window*5/8
 	s.minAcked = s.sent
+	needed := [2]uint64{math.MaxUint64, math.MaxUint64}
+	s.confirming = 0
 	if s.cfg.Flow == FlowSlowest {
 		for _, t := range s.targets {
-			if !t.live {
+			s.neededBy(t, &needed)
+			room := min(s.congestion, s.cfg.Window*5/8)
+			switch {
+			case t.live:
+				room = min(room, t.room)
+			case t.awaited.IsZero():
 				continue
 			}
 			s.minAcked = min(s.minAcked, t.acked)
-			room := min(t.room, s.congestion, s.cfg.Window*5/8)
 			edge = min(edge, s.endOf(t.acked-1)+uint64(room))
 			ahead = min(ahead, room)
 		}
+	}
+	if s.needed = needed[1]; s.needed == math.MaxUint64 {
+		s.needed = 0
 	}
 	if edge > s.edge {
 		s.blocked = false
@@ -179,6 +217,9 @@ func (s *Sender) status(now time.Time, id ID, st status) {
 	if t == nil {
 		return
 	}
+	if st.next > s.sent {
+		return // never sent
+	}
 	t.heard = now
 	if st.flags&flagUnknown != 0 {
 		// It has forgotten the stream, or never had it: it is told again, and goes on after what it confirmed.
@@ -190,32 +231,37 @@ func (s *Sender) status(now time.Time, id ID, st status) {
 					t.fromMessage = s.message - uint64(s.begins)
 				}
 			}
-			t.known, t.live = false, false
-			t.announceAt, t.announcePause = now, announceFirst
+			t.now, t.nowMessage = t.from, t.fromMessage
+			if s.values != nil {
+				s.restart(now, t)
+			}
+			s.await(now, t)
 			s.pace()
 		}
 		return
 	}
-	if st.next > s.sent || st.next == 0 {
-		return // never sent
+	if st.next == 0 {
+		return
 	}
-	before := s.minAcked
 	if !t.known || !t.live {
-		t.known, t.live = true, !t.gone
+		t.known, t.live, t.silent, t.awaited = true, !t.gone, false, time.Time{}
 		s.arrange(now)
 	}
+	if st.flags&flagNoRows != 0 {
+		s.noRows(now)
+	}
 	t.ended = t.ended || s.ended && st.flags&flagEnded != 0
-	t.acked, t.room = max(t.acked, st.next), int(min(st.room, maxWindow))
+	if st.next > t.acked {
+		t.acked, t.ackedAt = st.next, nanos(now)
+	}
+	t.room = t.roomBy(int(min(st.room, maxWindow)))
 	if t.acked == s.sent {
 		t.owed = time.Time{}
 	} else {
 		t.owed = now
 	}
-	s.pace()
-	if s.minAcked > before {
-		s.grow(int(s.endOf(s.minAcked-1) - s.endOf(before-1)))
-		s.pace()
-	}
+	s.islander(now, t, st.island, st.via)
+	s.repace(now)
 	s.moved()
 }
 
@@ -237,15 +283,21 @@ func (s *Sender) shrink(now time.Time) {
 }
 
 // nack sends again what a receiver lacks, or tells it that it is gone.
-func (s *Sender) nack(now time.Time, id ID, rs []Range) {
+// It reports whether a round of repairs to the group is to be marked, and whether any of it is kept.
+func (s *Sender) nack(now time.Time, id ID, mark uint64, rs []Range) (unmarked, sense bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.target(id)
 	if t == nil {
-		return
+		return false, false
 	}
-	s.Stats.Nacks++
+	if s.Stats.Nacks++; s.cfg.Class == BestEffort {
+		s.Stats.BadNacks++
+		return false, false
+	}
 	s.refill(now, t)
+	s.sample()
+	repairs := s.Stats.Repairs
 	at := nanos(now)
 	group := s.byGroup(t)
 	to := []netip.AddrPort(nil)
@@ -253,63 +305,124 @@ func (s *Sender) nack(now time.Time, id ID, rs []Range) {
 		to = []netip.AddrPort{t.addr}
 	}
 	skip := false
-	lost := false
+	recent := 0     // packets that are not for it alone: those say nothing of what the others can take
+	var mask uint32 // of the block at hand
+	var block uint64
+asked:
 	for _, r := range rs {
-		for seq := r.From; seq < r.From+uint64(r.Count); seq++ {
-			s.Stats.NackedPackets++
-			if seq >= s.sent || seq == 0 {
-				s.Stats.BadNacks++
-				break
-			}
-			if seq < s.store.first {
-				skip = true
-				continue
-			}
+		s.Stats.NackedPackets += uint64(r.Count)
+		if r.From >= s.sent || r.From == 0 {
+			s.Stats.BadNacks++
+			continue
+		}
+		late := s.late(at, t, r)
+		sense = sense || late > 0
+		r.From, r.Count = r.From+uint64(late), r.Count-late
+		skip = skip || r.Count > 0 && r.From < s.store.first
+		for seq := max(r.From, s.store.first); seq < min(r.From+uint64(r.Count), s.sent); seq++ {
 			p := s.store.at(seq)
-			lost = lost || at-p.at < int64(2*time.Second)
-			if group && at-p.repaired < int64(repairHold) {
-				continue // on its way to this one, too
+			sense = true
+			if group && s.onItsWay(at, p, mark) {
+				s.wantsMark(now, t)
+				continue
 			}
 			size := len(p.plain) + buskey.Header + buskey.Tag
+			lone := group && s.isAlone(t, seq, size)
+			if lone && p.wasCopied(at, t) {
+				continue
+			}
+			if (lone || group && !s.byParity) && s.rowsOnTheirWay(at, t, seq, mark) { // the last ones, if it has ended
+				s.wantsMark(now, t)
+				continue
+			}
 			if t.bucket < size {
 				s.Stats.RefusedRepairs++
-				continue
+				break asked
 			}
 			t.bucket -= size
 			t.repaired++
+			if lone {
+				s.alone = append(s.alone, seq)
+				continue
+			}
+			recent += int(flag(at-p.at < int64(2*time.Second), 1))
+			b, place := blockOf(seq)
+			if group && !s.byParity {
+				s.counted(t, int(flag(p.round == 0, 1)))
+			}
+			if group && s.byParity && t.from <= b*parity.Packets {
+				if b != block && mask != 0 {
+					s.asks(now, t, block, mask, mark)
+					mask = 0
+				}
+				block = b
+				mask |= 1 << place
+				continue
+			}
 			if group {
-				p.repaired = at
+				s.repaired(at, p)
+				s.cast(t, size)
 			}
 			s.Stats.Repairs++
 			s.Stats.RepairBytes += uint64(size)
 			s.load(seq, p.plain, group, to)
 		}
 	}
+	if mask != 0 {
+		s.asks(now, t, block, mask, mark)
+	}
 	s.unload(group, to)
-	if lost && t.live {
+	if recent > len(s.alone) && t.live {
 		s.shrink(now)
 	}
+	alone := len(s.alone) > 0
+	if alone {
+		s.repairAlone(at, t)
+	}
+	if (alone || !group && s.Stats.Repairs > repairs) && t.marked.take(now, repairedEvery, repairedBurst) {
+		h := s.heartbeat(flagRepaired)
+		h.flags &^= flagEnd // which is to be answered
+		s.control(t, h.append(nil))
+	}
 	if skip && now.Sub(t.skipAt) >= ackDelay {
-		t.skipAt = now
+		if t.skipAt = now; s.values != nil {
+			s.leapFor(now, t)
+			return s.unmarked, sense
+		}
 		s.Stats.Skips++
-		s.control(t.addr, appendSkip(nil, s.id, s.store.first, s.oldest()))
+		s.control(t, appendSkip(nil, s.id, s.store.first, s.oldest()))
 	}
+	return s.unmarked, sense
 }
 
-// refill gives a receiver its share of repairs: a rate of its own and a quarter of what is sent.
-func (s *Sender) refill(now time.Time, t *target) {
-	if d := now.Sub(t.filled); d > 0 {
-		t.bucket += int(min(d.Seconds(), 1) * repairRate)
-		t.filled = now
+// late returns how many of the packets that are asked for the receiver has confirmed meanwhile: NACKs to the group wait in another queue than
+// confirmations. Only for a while, in case it has forgotten what it confirmed.
+func (s *Sender) late(at int64, t *target, r Range) uint16 {
+	if r.From >= t.acked || at-t.ackedAt >= int64(markTrust) {
+		return 0
 	}
-	t.bucket += int(s.bytesSent-t.sentMark) / 4
-	t.sentMark = s.bytesSent
-	t.bucket = min(t.bucket, repairBurst+s.congestion)
+	n := uint16(min(t.acked-r.From, uint64(r.Count)))
+	s.Stats.LateNacks += uint64(n)
+	return n
 }
 
-func (s *Sender) control(to netip.AddrPort, records []byte) {
-	s.scratch = s.ctl.Seal(s.scratch[:0], TypeControl, records)
-	s.wire.Send(s.scratch, len(s.scratch), false, []netip.AddrPort{to})
+// soon returns when a tick is due after a NACK.
+func (s *Sender) soon(now time.Time) (next time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next = now.Add(time.Hour)
+	if len(s.pending) > 0 {
+		next = now.Add(parityGather)
+	}
+	if s.asksLate {
+		next = earlier(next, s.castAt.Add(remarkAfter))
+	}
+	return next
+}
+
+func (s *Sender) control(to *target, records []byte) {
+	s.scratch = sealControl(s.scratch[:0], s.ctl, s.sign, to.id, records)
+	s.wire.Send(s.scratch, len(s.scratch), false, []netip.AddrPort{to.addr})
 }
 
 // tick lets time pass: announcements, heartbeats, patience. It returns when to call again.
@@ -323,10 +436,19 @@ func (s *Sender) tick(now time.Time) (next time.Time) {
 			continue
 		}
 		if !t.known {
+			switch {
+			case t.awaited.IsZero():
+			case now.Before(t.awaited):
+				next = earlier(next, t.awaited)
+			default:
+				t.awaited, t.silent, changed = time.Time{}, true, true
+			}
 			if !now.Before(t.announceAt) {
 				s.announce(t)
 				t.announceAt = now.Add(t.announcePause)
-				t.announcePause = min(2*t.announcePause, announceLast)
+				if t.awaited.IsZero() || len(s.targets) > crowd { // what is waited for is said again soon
+					t.announcePause = min(2*t.announcePause, announceLast)
+				}
 			}
 			next = earlier(next, t.announceAt)
 			continue
@@ -344,8 +466,8 @@ func (s *Sender) tick(now time.Time) (next time.Time) {
 			since = t.heard
 		}
 		if t.live {
-			if until := since.Add(patience); !now.Before(until) {
-				t.live, changed = false, true
+			if until := since.Add(s.patience(t)); !now.Before(until) {
+				t.live, t.silent, changed = false, true, true
 			} else {
 				next = earlier(next, until)
 			}
@@ -356,21 +478,32 @@ func (s *Sender) tick(now time.Time) (next time.Time) {
 		s.moved()
 	}
 	next = earlier(next, s.relays(now))
+	next = earlier(next, s.together(now))
+	if !now.Before(s.rowsFrom) {
+		s.rowsFrom = time.Time{}
+	}
+	s.sample()
+	if len(s.pending) > 0 {
+		next = earlier(next, s.answer(now))
+	}
+	if s.asksLate {
+		next = earlier(next, s.remark(now))
+	}
 	if !owed {
 		s.beatAt = time.Time{}
 	} else if s.beatAt.IsZero() {
-		s.beatAt, s.beatPause = now.Add(beatFirst), beatFirst
+		s.beatAt, s.beatPause = now.Add(s.beatFirst()), s.beatFirst()
 	}
 	if s.blocked && owed {
-		s.beatAt = earlier(s.beatAt, maxTime(s.sentAt, s.beaten).Add(beatBlocked))
+		s.beatAt = earlier(s.beatAt, maxTime(s.sentAt, s.beaten).Add(s.blockedPause()))
 	}
 	if owed && !now.Before(s.beatAt) {
 		s.beat(now)
 		s.beaten = now
 		if s.beatAt = now.Add(s.beatPause); s.blocked {
-			s.beatAt = now.Add(beatBlocked)
+			s.beatAt = now.Add(s.blockedPause())
 		}
-		s.beatPause = min(2*s.beatPause, beatLast)
+		s.beatPause = min(2*s.beatPause, max(beatLast, s.beatFirst()))
 	}
 	if owed {
 		next = earlier(next, s.beatAt)
@@ -388,9 +521,14 @@ func (s *Sender) tick(now time.Time) (next time.Time) {
 }
 
 func (s *Sender) announce(t *target) {
-	s.control(t.addr, announce{
-		stream: s.id, from: t.from, fromMessage: t.fromMessage,
-		next: s.sent, nextMessage: s.firstUnsent(), subject: s.cfg.Subject,
+	other := t.snap.id
+	if s.snapshot != nil {
+		other = s.snapshot.of.id
+	}
+	s.control(t, announce{
+		other: other, stream: s.id, from: t.from, fromMessage: t.fromMessage,
+		next: min(t.now, s.sent), nextMessage: t.nowMessage, subject: s.cfg.Subject, class: s.cfg.Class,
+		receivers: uint32(len(s.targets)), within: s.withinMS(),
 	}.append(nil))
 }
 
@@ -400,11 +538,12 @@ func (s *Sender) beat(now time.Time) {
 	s.Stats.Beats++
 	pause := beatFirst
 	if s.blocked {
-		pause = beatBlocked
+		pause = s.blockedPause()
 	}
-	h := heartbeat{stream: s.id, next: s.sent, first: s.store.first, nextMessage: s.firstUnsent(), flags: flagAnswer | flag(s.ended, flagEnd)}
+	h := s.heartbeat(flagAnswer)
+	all := s.beatAll(now)
 	for _, t := range s.targets {
-		if t.gone || !t.known || t.acked >= s.sent && (!s.ended || t.ended) {
+		if t.gone || !t.known || t.acked >= s.sent && (!s.ended || t.ended) || s.spared(now, t, all) {
 			continue
 		}
 		if busy := beatFirst; !s.urgent && now.Sub(t.heard) < min(busy, pause) && now.Sub(s.sentAt) < busy {
@@ -412,7 +551,10 @@ func (s *Sender) beat(now time.Time) {
 		}
 		mine := h
 		mine.flags |= flag(s.byGroup(t), flagByGroup)
-		s.control(t.addr, mine.append(nil))
+		if !s.ended && !s.urgent && s.within() > ackDelay && s.inTime(now, t) {
+			mine.flags &^= flagAnswer
+		}
+		s.control(t, mine.append(nil))
 	}
 	s.urgent = false
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weft-net/weft/internal/buskey"
+	"github.com/weft-net/weft/internal/parity"
 )
 
 // Stream is a stream as its receiver sees it.
@@ -13,9 +14,11 @@ type Stream struct {
 	Name      string // of the publisher's member
 	ID        uint32
 	Subject   string
-	From      uint64 // the first message that this member gets
-	Next      uint64 // the next message when this member began to get it: "now"
-	Data      any    // the sink's own
+	Class     Class
+	From      uint64  // the first message that this member gets
+	Next      uint64  // the next message when this member began to get it: "now"
+	Values    *Values // of class LastValue: Deliver is called without packets when there is something new to read
+	Data      any     // the sink's own
 }
 
 // rx is the receiving half of a stream: it puts packets in order, knows what is missing and asks for it.
@@ -35,16 +38,34 @@ type rx struct {
 	ready           []Packet
 	undelivered     int // bytes in the store from delivered on
 	paused          bool
+	company         company
+	vain            int  // NACKs since a packet came
+	fec             bool // it is repaired by parity packets
+	parityKey       *buskey.Stream
+	parities        map[uint64]*parityRows // by block
 
-	told   uint64 // delivered, as the publisher knows
-	since  int    // bytes delivered since
-	answer bool   // it asked
-	ackAt  time.Time
-	nackAt time.Time // of the first gap due; zero: no gap
-	peer   int       // whom to ask next
-	tailAt time.Time // when to tell others again what is here
-	tails  int
-	relay  relay
+	told    uint64    // delivered, as the publisher knows
+	since   int       // bytes delivered since
+	answer  bool      // it asked
+	begun   bool      // a packet has come
+	replies allowance // confirmations with nothing new
+	ackAt   time.Time
+	nackAt  time.Time // of the first gap due; zero: no gap
+	mark    uint64    // the last round of repairs to the group that came
+	peer    int       // whom to ask next
+	tailAt  time.Time // when to tell others again what is here
+	tails   int
+	relay   relay
+	loose   loose
+	cur     Cursor // of streams with values
+	main    *rx    // of which this is a snapshot
+	awaits  uint32 // the snapshot
+	had     uint32 // the last one that was complete
+	via     via
+	word    word      // where it has got to, as its publisher has signed
+	noRows  time.Time // until then no parity packets are taken: they were forged
+
+	within time.Duration // to confirm
 	ending bool
 	end    uint64
 	dirty  bool
@@ -53,11 +74,16 @@ type rx struct {
 type gap struct {
 	from, to uint64 // [from, to)
 	due      time.Time
-	tries    int
+	nacks    int       // for it
+	putOff   int       // how often others' NACKs put that off, since the last one
+	tries    int       // of these, those since one was answered
+	told     bool      // of by word only: nothing after it has come
+	since    time.Time // when it was asked for first
+	asked    time.Time
 }
 
 func newRx(n *Node, m *member, a announce) *rx {
-	st := &Stream{Publisher: m.ID, Name: m.Name, ID: a.stream, Subject: a.subject, From: a.fromMessage, Next: a.nextMessage}
+	st := &Stream{Publisher: m.ID, Name: m.Name, ID: a.stream, Subject: a.subject, Class: a.class, From: a.fromMessage, Next: a.nextMessage}
 	r := &rx{n: n, m: m, st: st, key: m.bus.Stream(m.suite, uint64(m.ID), a.stream)}
 	r.next, r.delivered, r.high, r.told = a.from, a.from, a.from, a.from
 	r.store.first, r.store.next = a.from, a.from
@@ -70,7 +96,14 @@ func (r *rx) fresh(seq uint64) bool { return seq >= r.next && !r.store.has(seq) 
 // accept takes an opened packet.
 func (r *rx) accept(now time.Time, seq uint64, plain []byte) {
 	r.undelivered += len(plain) + slotCost
-	r.answer = r.answer || plain[0]&flagConfirm != 0
+	r.vain, r.begun = 0, true
+	if plain[0]&flagConfirm != 0 {
+		r.soon(now)
+	}
+	if r.st.Class == BestEffort {
+		r.acceptLoose(seq, plain)
+		return
+	}
 	r.store.put(seq, plain)
 	switch {
 	case seq == r.high:
@@ -84,14 +117,14 @@ func (r *rx) accept(now time.Time, seq uint64, plain []byte) {
 		r.miss(now, r.high, seq)
 		r.high = seq + 1
 	default:
-		r.fill(seq)
+		r.fill(now, seq)
 	}
 	r.advance()
 }
 
 // takes reports whether a packet this far ahead is within bounds.
 func (r *rx) takes(seq uint64) bool {
-	if seq == r.next {
+	if seq == r.next || r.st.Class == BestEffort {
 		return true // it makes room
 	}
 	return seq-r.delivered < maxAhead && r.undelivered < r.n.cfg.Ahead && (seq <= r.high || len(r.gaps) < maxGaps)
@@ -109,7 +142,7 @@ func (r *rx) miss(now time.Time, from, to uint64) {
 }
 
 // fill takes a packet out of the gaps.
-func (r *rx) fill(seq uint64) {
+func (r *rx) fill(now time.Time, seq uint64) {
 	i, _ := slices.BinarySearchFunc(r.gaps, seq, func(g gap, q uint64) int {
 		if g.to <= q {
 			return -1
@@ -124,6 +157,9 @@ func (r *rx) fill(seq uint64) {
 		r.gaps = slices.Delete(r.gaps, i, i+1)
 	case seq == g.from:
 		g.from++
+		for ; i < len(r.gaps) && r.gaps[i].told && r.gaps[i].tries == 0; i++ { // they come: what was told had overtaken them
+			r.gaps[i].due = now.Add(toldWait)
+		}
 	case seq == g.to-1:
 		g.to--
 	default:
@@ -171,17 +207,28 @@ func (r *rx) leap(seq, message uint64) {
 
 // tail learns that all packets before next were sent, and which message begins there.
 func (r *rx) tail(now time.Time, next, message uint64) {
+	if r.st.Class == BestEffort {
+		r.tailLoose(now, next, message)
+		return
+	}
 	if next > r.high {
 		r.miss(now, r.high, next)
+		if g := &r.gaps[len(r.gaps)-1]; !r.n.byGroup {
+			g.told, g.due = true, g.due.Add(toldWait)
+		}
 		r.high = next
 		r.highMsg = message
+		r.keepWord(next)
 	}
 }
 
-// deliver hands over what is ready and reports whether the sink took it.
+// deliver hands over what is ready; the stream is paused if the sink does not take it.
 func (r *rx) deliver(now time.Time) {
+	news := len(r.ready) > 0
 	if len(r.ready) > 0 {
-		if !r.n.cfg.Sink.Deliver(r.st, r.ready) {
+		if r.st.Values != nil || r.main != nil {
+			r.learn()
+		} else if !r.n.cfg.Sink.Deliver(r.st, r.ready) {
 			r.paused = true
 			return
 		}
@@ -197,15 +244,21 @@ func (r *rx) deliver(now time.Time) {
 	}
 	r.paused = false
 	r.delivered = r.next
-	for r.store.bytes-r.undelivered > r.n.cfg.History && r.store.first < r.delivered {
+	if r.st.Values != nil || r.main != nil {
+		r.learnt(news)
+	}
+	if len(r.parities) > 0 {
+		r.forgetRows()
+	}
+	block, _ := blockOf(r.next) // may be rebuilt as long as all of it that came is here
+	for r.store.bytes-r.undelivered > r.n.cfg.History && r.store.first < min(r.delivered, block*parity.Packets) {
 		r.store.dropFirst()
 	}
 	if r.delivered != r.told && r.ackAt.IsZero() {
-		r.ackAt = now.Add(ackDelay)
-		r.n.wake(r.ackAt)
+		r.confirmLater(now)
 	}
 	if r.since >= r.n.cfg.Room/4 {
-		r.answer = true
+		r.soon(now)
 	}
 }
 
@@ -214,11 +267,18 @@ func (r *rx) confirm(now time.Time) {
 	if !r.answer && (r.ackAt.IsZero() || now.Before(r.ackAt)) {
 		return
 	}
+	if r.delivered != r.told { // should this be lost it may be asked for again
+		r.replies = allowance{}
+	}
 	r.answer, r.ackAt, r.since, r.told = false, time.Time{}, 0, r.delivered
 	if r.m.State == Unreachable {
 		return
 	}
-	s := status{stream: r.st.ID, next: r.delivered, room: uint32(r.n.cfg.Room), flags: flag(r.m.hear, flagHears)}
+	s := status{
+		stream: r.st.ID, next: r.delivered, room: uint32(r.n.cfg.Room), flags: flag(r.m.hear, flagHears),
+		island: r.n.island, via: r.viaID(),
+	}
+	s.flags |= flag(now.Before(r.noRows), flagNoRows)
 	if r.finished() {
 		s.flags |= flagEnded
 	}
@@ -244,11 +304,16 @@ func (r *rx) ask(now time.Time) {
 	}
 	var space [maxNackRanges]Range
 	rs := space[:0]
-	packets, tries := 0, 0
+	packets, nacks, tries, unheard := 0, 0, 0, false
 	soon := now.Add(backoffLeast)
 	next := now.Add(nackMax)
+	r.dueByBlock(now, soon)
+	block, spare := uint64(0), 0 // parity packets of the block at hand that are here stand for as many packets
 	for i := range r.gaps {
 		g := &r.gaps[i]
+		if b, _ := blockOf(g.from); r.fec && b != block {
+			block, spare = b, r.rowsHeld(b)
+		}
 		if g.due.After(soon) {
 			next = earlier(next, g.due)
 			continue
@@ -257,36 +322,80 @@ func (r *rx) ask(now time.Time) {
 			next = earlier(next, now.Add(backoffMost))
 			break
 		}
-		for from := g.from; from < g.to && len(rs) < maxNackRanges && packets < maxNackPackets; {
-			count := min(g.to-from, uint64(maxNackPackets-packets))
+		to := g.to
+		if last, _ := blockOf(to - 1); spare > 0 && last == block {
+			less := min(to-g.from, uint64(spare))
+			to, spare = to-less, spare-int(less)
+		}
+		if to == g.from {
+			g.due = now.Add(r.again())
+			next = earlier(next, g.due)
+			continue
+		}
+		for from := g.from; from < to && len(rs) < maxNackRanges && packets < maxNackPackets; {
+			count := min(to-from, uint64(maxNackPackets-packets))
 			rs = append(rs, Range{from, uint16(count)})
 			packets += int(count)
 			from += count
 		}
+		if g.nacks == 0 {
+			g.since = now
+		}
+		g.nacks++
 		g.tries++
-		tries = max(tries, g.tries)
-		pause := min(r.again()<<min((g.tries-1)/3, 4), max(nackMax, 2*r.m.rtt))
-		g.due = now.Add(pause + r.n.backoff())
+		g.asked, g.putOff = now, 0
+		nacks, tries = max(nacks, g.nacks), max(tries, g.tries)
+		unheard = unheard || g.nacks > peerAnyway && now.Sub(g.since) > unheardAfter
+		pause := min(r.again()<<min(g.tries-1, 5), max(nackMax, 2*r.m.rtt))
+		g.due = now.Add(r.vainly(pause) + r.n.backoff())
 		next = earlier(next, g.due)
 	}
 	r.nackAt = next
 	if len(rs) == 0 {
 		return
 	}
+	r.vain++
 	r.n.Stats.Nacks++
-	r.n.nack(r, rs, tries)
+	r.n.nack(r, rs, nacks, tries > peerAfter || unheard)
+}
+
+// anew has what was asked for in vain asked for as if for the first time.
+func (r *rx) anew(now time.Time) {
+	if r.vain = 0; len(r.gaps) == 0 {
+		return
+	}
+	for i := range r.gaps {
+		r.gaps[i].due, r.gaps[i].nacks, r.gaps[i].tries = now, 0, 0
+	}
+	r.nackAt = now
+	r.n.wake(now)
 }
 
 // heardNack puts off asking for what another has just asked for: the repair will come here, too.
 func (r *rx) heardNack(now time.Time, rs []Range) {
+	asked, lacked := 0, 0
+	for _, x := range rs {
+		asked += int(x.Count)
+		for i := range r.gaps {
+			if from, to := max(r.gaps[i].from, x.From), min(r.gaps[i].to, x.From+uint64(x.Count)); from < to {
+				lacked += int(to - from)
+			}
+		}
+	}
+	r.company.heard(asked, lacked)
+	if lacked == 0 || asked > lacked+putOffStray && asked > 8*lacked {
+		return
+	}
 	for _, x := range rs {
 		for i := range r.gaps {
 			g := &r.gaps[i]
-			if g.from >= x.From && g.to <= x.From+uint64(x.Count) && g.tries < peerAfter {
-				if due := now.Add(r.again() + r.n.backoff()); due.After(g.due) {
-					g.due = due
-					r.n.Stats.Suppressed++
-				}
+			if g.from < x.From || g.to > x.From+uint64(x.Count) || g.tries >= peerAfter || g.putOff >= putOffMost {
+				continue
+			}
+			if due := now.Add(r.again() + r.n.backoff()); due.After(g.due) {
+				g.due = due
+				g.putOff++
+				r.n.Stats.Suppressed++
 			}
 		}
 	}
@@ -294,6 +403,7 @@ func (r *rx) heardNack(now time.Time, rs []Range) {
 
 // orphaned gives up what a publisher that is gone has left behind and nobody has.
 func (r *rx) orphaned() {
+	r.complete()
 	if r.next >= r.high {
 		return
 	}

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/weft-net/weft/internal/buskey"
+	"github.com/weft-net/weft/internal/parity"
+	"github.com/weft-net/weft/internal/seal"
+	"github.com/weft-net/weft/internal/subject"
 )
 
 // Flow says for whom a sender waits.
@@ -32,35 +35,58 @@ var (
 // SenderConfig are the settings of a stream.
 type SenderConfig struct {
 	Subject string
+	Class   Class
 	Window  int           // bytes kept for repairs and late joiners; the sender is ahead of the slowest by less
 	Keep    time.Duration // how long packets that all have are kept
 	Flow    Flow
 	Fanout  int // how many copies leave a member for one packet; 0: DefaultFanout
+	// NoParity has packets sent again as they were, whatever is lost.
+	NoParity bool
+	parity   bool // parity packets, whatever is lost: for tests
+	// Hub has one member, the lowest epoch, pass all packets on: two hops to everyone, and what it passes on for several publishers can
+	// be gathered.
+	Hub bool
+	// Confirm is how long receivers may take to confirm, so that it can wait for data that goes the same way; heartbeats begin after twice that. 0: 20 ms.
+	Confirm time.Duration
+	// Dealt says that SendDealt tells who of each queue group has a message.
+	Dealt bool
 }
 
 // target is one receiver of a stream.
 type target struct {
 	id        ID
 	addr      netip.AddrPort
-	hears     bool     // our multicast
-	interests []uint32 // that brought it here
-	known     bool     // has answered the announcement
-	live      bool     // is waited for
-	gone      bool     // unreachable
-	ended     bool     // knows the end
+	hears     bool      // our multicast
+	interests []uint32  // that brought it here
+	known     bool      // has answered the announcement
+	live      bool      // is waited for
+	awaited   time.Time // until then it is also waited for if it has not answered the announcement; zero: not
+	silent    bool      // when it was last waited for it confirmed nothing, nor has it since
+	gone      bool      // unreachable
+	ended     bool      // knows the end
 
 	from, fromMessage uint64
+	now, nowMessage   uint64 // what came next when it came: "from now" begins there, however late the announcement
 	acked             uint64 // all packets before are there
+	ackedAt           int64  // when it last confirmed more; nanoseconds
 	room              int    // bytes it takes beyond
+	snap              wanted
+	leaping           bool // it is to go on behind the snapshot
 	heard             time.Time
 	owed              time.Time // since when it has not confirmed the tail; zero: it has
 	announceAt        time.Time
 	announcePause     time.Duration
 	skipAt            time.Time
 	relaying
+	islanding
 	bucket   int // bytes of repairs it may still have
+	share    int // of these, bytes that all get
+	sampled  uint64
+	marked   allowance
+	remarks  allowance
 	filled   time.Time
 	sentMark uint64 // s.bytesSent when the bucket was filled last
+	castMark uint64 // and s.bytesCast
 }
 
 // Sender is the sending half of a stream. Its methods lock it, so that whoever publishes waits for no reader of the node.
@@ -71,52 +97,90 @@ type Sender struct {
 	cfg  SenderConfig
 	key  *buskey.Stream
 	ctl  *buskey.Control
+	sign *buskey.Identity // nil: it does not sign
 	wire Wire
-	// local takes packets for this process's own subscriptions, in order; nil: there are none.
-	local func(ps []Packet)
+	// local takes packets for this process's own subscriptions, in order, and reports whether there is one; nil: there are none.
+	local func(ps []Packet) bool
 	// moved is called, with the lock held, when there may be room again or a confirmation came; it must not block.
 	moved func()
 
 	store                   store
 	slab                    slab
-	limit                   int    // bytes of plaintext a packet may have
-	cur                     []byte // the packet being filled, in the slab
-	begins                  int    // messages that begin in it
-	message                 uint64 // number of the next message
-	sent                    uint64 // packets before are on their way
-	total                   uint64 // bytes of all closed packets, with slotCost each
-	edge                    uint64 // of total: beyond it Send would block
-	blocked                 bool   // it did
-	confirmEvery, confirmAt uint64 // of total: packets that ask to be confirmed
+	full                    []slabOf // slabs in which no packet begins any more, oldest first
+	lent                    uint64   // packets before may be read by others for ever
+	limit                   int      // bytes of plaintext a packet may have
+	cur                     []byte   // the packet being filled, in the slab
+	begins                  int      // messages that begin in it
+	message                 uint64   // number of the next message
+	sent                    uint64   // packets before are on their way
+	byTrain                 uint64   // those before left in full trains, or before one
+	total                   uint64   // bytes of all closed packets, with slotCost each
+	edge                    uint64   // of total: beyond it Send would block
+	blocked                 bool     // it did
+	confirmEvery, confirmAt uint64   // of total: packets that ask to be confirmed
 	ended                   bool
 
-	queues []queue
-	turn   int // which member of a queue group is next
+	values   *Values   // of class LastValue
+	snapshot *snapshot // what it is, or nil
+
+	wild      bool // of a pattern
+	queues    []queue
+	turn      uint32 // counts what was dealt
+	shift     uint32 // counts what tables named that have no room for all
+	inTurn    int    // how many of each group a packet names; 0: none
+	dealsEach bool   // messages say who has them
+	routes    map[string][]queue
+	deals     []byte
 
 	targets     []*target
-	groupOf     int // how many are served by multicast
+	byID        map[ID]*target
+	groupOf     int    // how many are served by multicast
+	twice       [3]int // how many that hear us would hear a relay, too, by the group by which that comes here
 	copies      []netip.AddrPort
 	copiesUntil time.Time // then relays must have confirmed again
+	judgedAt    time.Time // relays and their islands
+	againAt     time.Time // when somebody may have a part again
+	arrangedAt  time.Time
+	unarranged  bool // changes wait for it
+	pacedAt     time.Time
+	unpaced     bool
+	told        int // how many receivers there were when they were told
 	congestion  int
 	slowStart   bool
 	cutAt       time.Time
 	minAcked    uint64
+	needed      uint64 // packets before are confirmed by all receivers by multicast that are waited for, but one
+	confirming  int    // how many these are
 	bytesSent   uint64
+	bytesCast   uint64    // of repairs to the group, as they were asked for
+	alone       []uint64  // packets of the NACK at hand that are for one alone
 	sentAt      time.Time // the last data
+	began       time.Time
 	beatAt      time.Time
 	beatPause   time.Duration
 	beaten      time.Time
-	urgent      bool // the next heartbeat goes to all that are behind
+	urgent      bool   // the next heartbeat goes to all that are behind
+	marks       uint64 // heartbeats to the group
+	unmarked    bool   // one is to follow repairs
+	asksLate    bool   // somebody does not know of the last one
+	castAt      time.Time
+	bus         *buskey.Bus
+	suite       seal.Suite
+	parityKey   *buskey.Stream // made when it is needed
+	byParity    bool           // repairs to the group are gathered
+	rowsFrom    time.Time      // until then no parity packets are sent: somebody forges them; zero: nobody does
+	batch       *buskey.Batch  // what is signed together, made when it is needed
+	blocks      map[uint64]*repairBlock
+	pending     []uint64 // blocks of which something is asked for
+	sampled     uint64   // packets when byParity was decided last
+	askedFor    int      // different packets since
+	askers      int      // by how many
+	samples     uint64   // how often that was decided
+	rowSpace    []byte
 	out         train
 	scratch     []byte
 	localQueue  []Packet
 	Stats       SenderStats
-}
-
-// queue is one queue group that wants the stream, and its members.
-type queue struct {
-	hash    uint32
-	members []ID
 }
 
 // SenderStats count what a sender did. Read them with Snapshot.
@@ -127,6 +191,8 @@ type SenderStats struct {
 	Beats, Skips             uint64
 	RefusedRepairs           uint64 // over a receiver's budget
 	BadNacks                 uint64 // for what was never sent
+	LateNacks                uint64 // of NackedPackets: confirmed while the NACK was on its way
+	Parity                   uint64 // of Repairs
 }
 
 func newSender(n *Node, id uint32, cfg SenderConfig) *Sender {
@@ -137,16 +203,26 @@ func newSender(n *Node, id uint32, cfg SenderConfig) *Sender {
 	if cfg.Fanout <= 0 {
 		cfg.Fanout = DefaultFanout
 	}
-	cfg.Fanout = min(cfg.Fanout, maxFanout)
+	cfg.Fanout, cfg.Confirm = min(cfg.Fanout, maxFanout), min(cfg.Confirm, maxConfirm)
 	if cfg.Keep == 0 {
 		cfg.Keep = DefaultKeep
 	}
+	if cfg.Class == BestEffort {
+		cfg.Flow, cfg.Keep = FlowNone, 1 // nobody asks for what was sent
+	}
 	s := &Sender{
 		id: id, self: n.cfg.Self, cfg: cfg, key: n.cfg.Keys[0].Stream(n.cfg.Suite, uint64(n.cfg.Self), id), ctl: n.ctl, wire: n.cfg.Wire,
-		limit: n.cfg.Datagram - buskey.Header - buskey.Tag, message: 1, sent: 1, congestion: firstCongestion, slowStart: true,
-		moved: func() {},
+		limit: n.cfg.Datagram - buskey.Header - buskey.Tag - parity.Overhead, message: 1, sent: 1, congestion: firstCongestion, slowStart: true,
+		moved: func() {}, byID: map[ID]*target{}, bus: n.cfg.Keys[0], suite: n.cfg.Suite, blocks: map[uint64]*repairBlock{}, byParity: cfg.parity,
+		wild: subject.IsPattern(cfg.Subject), turn: uint32(n.cfg.Self) ^ uint32(n.cfg.Self>>32) + id,
+	}
+	if s.sign = n.cfg.Sign; s.sign != nil {
+		s.limit -= 1 + buskey.ProofMost
 	}
 	s.store.first, s.store.next = 1, 1
+	if cfg.Class == LastValue {
+		s.values = newValues(min(cfg.Window, MaxValues), true)
+	}
 	s.pace()
 	return s
 }
@@ -162,7 +238,7 @@ func (s *Sender) OnMoved(f func()) {
 // ready reports that packets wait for Flush. subj is empty for the stream's own.
 func (s *Sender) Send(subj string, headers, payload []byte) (number uint64, full bool, err error) {
 	s.mu.Lock()
-	number, err = s.send(subj, headers, payload)
+	number, err = s.send(subj, headers, payload, nil)
 	full = s.store.next-s.sent >= MaxTrain
 	s.mu.Unlock()
 	return number, full, err
@@ -172,8 +248,12 @@ func (s *Sender) Send(subj string, headers, payload []byte) (number uint64, full
 func (s *Sender) SendAll(payloads [][]byte) (n int, full bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, p := range payloads {
-		if _, err = s.send("", nil, p); err != nil {
+	for n < len(payloads) {
+		if k := s.fill(payloads[n:]); k > 0 {
+			n += k
+			continue
+		}
+		if _, err = s.send("", nil, payloads[n], nil); err != nil {
 			break
 		}
 		n++
@@ -185,7 +265,33 @@ func (s *Sender) SendAll(payloads [][]byte) (n int, full bool, err error) {
 	return n, full, err
 }
 
-func (s *Sender) send(subj string, headers, payload []byte) (uint64, error) {
+// fill puts messages into the packet being filled, as send would, as long as they fit, and returns how many did.
+func (s *Sender) fill(payloads [][]byte) (n int) {
+	if s.cur == nil || s.ended || s.total >= s.edge || s.values != nil || s.dealsEach { // each value is kept by send
+		return 0
+	}
+	cur, room := s.cur, s.edge-s.total
+	for _, p := range payloads {
+		size := len(p)
+		if size+3 > s.limit-len(cur) || uint64(len(cur)) >= room {
+			break
+		}
+		if v := size<<2 | recordPlain; v < 1<<14 && v >= 1<<7 {
+			cur = append(cur, byte(v)|0x80, byte(v>>7))
+		} else {
+			cur = binary.AppendUvarint(cur, uint64(v))
+		}
+		cur = append(cur, p...)
+		n++
+	}
+	s.cur = cur
+	s.begins += n
+	s.message += uint64(n)
+	s.Stats.Messages += uint64(n)
+	return n
+}
+
+func (s *Sender) send(subj string, headers, payload, deals []byte) (uint64, error) {
 	if s.ended {
 		return 0, ErrEnded
 	}
@@ -193,8 +299,16 @@ func (s *Sender) send(subj string, headers, payload []byte) (uint64, error) {
 		s.blocked = true
 		return 0, ErrWouldBlock
 	}
+	if s.values != nil {
+		if err := s.keep(subj, headers, payload); err != nil {
+			return 0, err
+		}
+	}
 	number := s.message
-	if subj == "" && len(headers) == 0 {
+	if s.dealsEach {
+		deals = s.deal(subj)
+	}
+	if subj == "" && len(headers) == 0 && len(deals) == 0 {
 		if size := len(payload); size+3 <= s.limit-len(s.cur) && s.cur != nil {
 			s.cur = append(binary.AppendUvarint(s.cur, uint64(size)<<2|recordPlain), payload...)
 			s.begins++
@@ -204,10 +318,10 @@ func (s *Sender) send(subj string, headers, payload []byte) (uint64, error) {
 		}
 		return number, s.sendLong(recordPlain, nil, payload)
 	}
-	if len(headers) > MaxHeaders-1 {
+	if len(headers) > MaxHeaders {
 		return 0, ErrTooLarge
 	}
-	s.scratch = appendExtra(s.scratch[:0], subj, headers)
+	s.scratch = appendExtra(s.scratch[:0], subj, headers, deals)
 	return number, s.sendLong(recordExtra, s.scratch, payload)
 }
 
@@ -220,7 +334,7 @@ func (s *Sender) sendLong(kind byte, head, payload []byte) error {
 	const prefix = 4 // of a record: the longest varint used
 	if s.cur != nil && prefix+size > s.limit-len(s.cur) {
 		// A message that fits a packet is not cut in two; a longer one uses what is left of this one if that is much.
-		if prefix+size <= s.limit-packetHeader-s.queueBytes() || s.limit-len(s.cur) < 64 {
+		if prefix+size <= s.limit-packetHeader-s.tableBytes() || s.limit-len(s.cur) < 64 {
 			s.close(true)
 		}
 	}
@@ -253,33 +367,18 @@ func (s *Sender) sendLong(kind byte, head, payload []byte) error {
 	return nil
 }
 
-func (s *Sender) queueBytes() int {
-	if len(s.queues) == 0 {
-		return 0
-	}
-	return 1 + 12*len(s.queues)
-}
-
 // open begins a packet if none is begun.
 func (s *Sender) open() {
 	if s.cur == nil {
-		s.turn++
-		s.openSame()
-	}
-}
-
-func (s *Sender) openSame() {
-	b := s.slab.room(s.limit)
-	b = append(b, flag(len(s.queues) > 0, flagQueues))
-	b = u64(b, s.message)
-	b = append(b, 0, 0)
-	if len(s.queues) > 0 {
-		b = append(b, byte(len(s.queues)))
-		for _, q := range s.queues {
-			b = u64(u32(b, q.hash), uint64(q.members[s.turn%len(q.members)]))
+		b := s.space()
+		b = append(b, flag(s.inTurn > 0, flagQueues))
+		b = u64(b, s.message)
+		b = append(b, 0, 0)
+		if s.inTurn > 0 {
+			b = s.appendTable(b)
 		}
+		s.cur = b
 	}
-	s.cur = b
 }
 
 // close ends the packet being filled. A full one is padded to full length: packets of one length share a system call.
@@ -287,13 +386,18 @@ func (s *Sender) close(full bool) {
 	if s.cur == nil {
 		return
 	}
-	if rest := s.limit - len(s.cur); full && rest > 0 {
-		s.cur = append(s.cur, 0|recordNext)
-		clear(s.cur[len(s.cur):s.limit])
-		s.cur = s.cur[:s.limit]
+	length, proof := s.limit, s.proofRoom()
+	if proof > 0 {
+		length++ // a proof is behind what ends the records
+	}
+	if rest := length - len(s.cur); (full || proof > 0) && rest > 0 {
+		if s.cur = append(s.cur, 0|recordNext); full {
+			clear(s.cur[len(s.cur):length])
+			s.cur = s.cur[:length]
+		}
 	}
 	binary.BigEndian.PutUint16(s.cur[9:], uint16(s.begins))
-	s.slab.took(len(s.cur))
+	s.slab.took(len(s.cur) + proof)
 	if s.total += uint64(len(s.cur) + slotCost); s.total >= s.confirmAt {
 		s.cur[0] |= flagConfirm
 		s.confirmAt = s.total + s.confirmEvery
@@ -303,13 +407,16 @@ func (s *Sender) close(full bool) {
 		s.store.dropFirst()
 	}
 	s.store.put(seq, s.cur).end = s.total
+	if s.inTurn > 0 {
+		s.turn += uint32(s.begins)
+	}
 	s.cur, s.begins = nil, 0
 }
 
 // closeInside goes to the next packet within a message: whoever has its beginning has the rest.
 func (s *Sender) closeInside() {
 	s.close(true)
-	s.openSame()
+	s.open()
 }
 
 // Flush sends what was taken.
@@ -323,6 +430,7 @@ func (s *Sender) Flush(now time.Time) {
 func (s *Sender) FlushFull(now time.Time) {
 	s.mu.Lock()
 	s.flushClosed(now)
+	s.byTrain = s.sent
 	s.mu.Unlock()
 }
 
@@ -333,11 +441,11 @@ func (s *Sender) Waiting() bool {
 	return s.cur != nil || s.sent < s.store.next
 }
 
-// Gathered returns how many full packets wait, and how many ever left.
-func (s *Sender) Gathered() (packets int, sent uint64) {
+// Gathered returns how many full packets wait, how many ever left, and how many of these by themselves, a train being full.
+func (s *Sender) Gathered() (packets int, sent, byTrain uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return int(s.store.next - s.sent), s.sent
+	return int(s.store.next - s.sent), s.sent, s.byTrain
 }
 
 func (s *Sender) flush(now time.Time) {
@@ -349,8 +457,15 @@ func (s *Sender) flushClosed(now time.Time) {
 	if s.sent == s.store.next {
 		return
 	}
+	if s.sign != nil {
+		s.prove()
+	}
 	at := nanos(now)
 	group := s.groupOf >= 2
+	if now.Sub(maxTime(s.sentAt, s.began)) >= s.relayFor() { // relays have forgotten
+		s.sentAt = now
+		s.relays(now)
+	}
 	if !now.Before(s.copiesUntil) {
 		s.copyTo(now)
 	}
@@ -369,13 +484,15 @@ func (s *Sender) flushClosed(now time.Time) {
 	}
 	s.unload(group, s.copies)
 	if s.local != nil {
-		s.local(s.localQueue)
+		if s.local(s.localQueue) {
+			s.lent = s.sent
+		}
 		clear(s.localQueue)
 		s.localQueue = s.localQueue[:0]
 	}
 	s.sentAt = now
-	s.beatPause = beatFirst
-	if b := now.Add(beatFirst); s.beatAt.IsZero() || s.beatAt.After(b) {
+	s.beatPause = s.beatFirst()
+	if b := now.Add(s.beatPause); s.beatAt.IsZero() || s.beatAt.After(b) || s.cfg.Confirm > 0 {
 		s.beatAt = b
 	}
 }

@@ -3,18 +3,15 @@ package rmcast
 import (
 	"bytes"
 	"container/heap"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/weft-net/weft/internal/buskey"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/seal"
-	"github.com/weft-net/weft/internal/subject"
 )
 
 // The simulator joins Nodes by a network that loses, repeats, delays and reorders packets, alone and in bursts, cuts
@@ -35,11 +32,27 @@ type simNet struct {
 	delay, jitter time.Duration
 	burst         bool // nearly everything is lost
 	multicast     bool
-	deaf          map[[2]int]bool // the second does not hear the first's multicast
-	cut           map[[2]int]bool // the second gets nothing of the first
+	deaf          map[[2]int]bool                                      // the second does not hear the first's multicast
+	islands       int                                                  // multicast passes within each of so many, if more than one
+	crossed       map[byte]int                                         // datagrams from one island to another, by type
+	drop          func(from, to *simNode, group bool, pkt []byte) bool // decides of a copy before chance does
+	cut           map[[2]int]bool                                      // the second gets nothing of the first
+	service       time.Duration                                        // what a packet takes of the one processor that all share
+	free          time.Time                                            // when that is done with what came before
 	count         simCounts
-	tap           func(group bool, size int) // sees what is sent
-	sees          func(from int, pkt []byte) // sees each copy that is
+	tap           func(group bool, size int)                  // sees what is sent
+	sees          func(from int, pkt []byte)                  // sees each copy that is
+	leaves        func(from *simNode, pkt []byte, copies int) // sees each datagram that is sent
+	arrives       func(from, to *simNode, pkt []byte)         // and each that comes to a node that is up
+	view          int
+	gather        [2]time.Duration // how long data and control wait for others
+	got           func(x *simNode, st *Stream, number uint64)
+	alone         bool // nobody who joins is told of others
+	adapt         func(x *simNode, cfg *Config)
+	at            map[netip.AddrPort]*simNode
+	edges         *simEdges                       // nil: there is UDP only
+	signs         func(i int) bool                // which members sign; nil: none
+	takes         func(x *simNode, m Member) bool // whose streams a member takes; nil: all
 }
 
 type simCounts struct {
@@ -47,7 +60,9 @@ type simCounts struct {
 	Messages, Delivered, Lost, LostTold          int
 	Crashes, Pauses, Cuts, Bursts, Deaf, Refused int
 	Repairs, PeerRepairs, Suppressed, Fragments  int
-	Relayed                                      int
+	Relayed, Missed                              int
+	IslandRelayed, IslandRepairs, RelaysKilled   int
+	Parity, Rebuilt                              int
 }
 
 func (c *simCounts) add(o simCounts) {
@@ -70,6 +85,12 @@ func (c *simCounts) add(o simCounts) {
 	c.Suppressed += o.Suppressed
 	c.Fragments += o.Fragments
 	c.Relayed += o.Relayed
+	c.Missed += o.Missed
+	c.IslandRelayed += o.IslandRelayed
+	c.IslandRepairs += o.IslandRepairs
+	c.RelaysKilled += o.RelaysKilled
+	c.Parity += o.Parity
+	c.Rebuilt += o.Rebuilt
 }
 
 type event struct {
@@ -127,22 +148,8 @@ type simNode struct {
 	heard    map[streamKey]*simSub
 	slow     float64 // how often it takes nothing
 	lossless bool
-}
-
-// simPub is a stream and what was sent on it.
-type simPub struct {
-	node *simNode
-	tx   *Sender
-	subj string
-	sent uint64
-}
-
-// simSub is what one node got of one stream.
-type simSub struct {
-	st    *Stream
-	cur   Cursor
-	next  uint64 // of messages
-	ended bool
+	gatherer *Gatherer
+	gatherAt time.Time
 }
 
 var simStart = time.Unix(1_000_000_000, 0)
@@ -154,7 +161,7 @@ func newSim(seed uint64) *simNet {
 		panic(err)
 	}
 	return &simNet{
-		rnd: rand.New(rand.NewPCG(seed, 7)), now: simStart, keys: k, deaf: map[[2]int]bool{}, cut: map[[2]int]bool{},
+		rnd: rand.New(rand.NewPCG(seed, 7)), now: simStart, keys: k, deaf: map[[2]int]bool{}, at: map[netip.AddrPort]*simNode{}, cut: map[[2]int]bool{},
 		delay: 200 * time.Microsecond, jitter: 100 * time.Microsecond, multicast: true,
 	}
 }
@@ -173,14 +180,36 @@ func (s *simNet) join(want ...Interest) *simNode {
 		addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 7000),
 	}
 	s.nodes = append(s.nodes, x)
+	var sign *buskey.Identity
+	if s.signs != nil && s.signs(i) {
+		sign = simIdentity(s.keys, uint64(x.id))
+		x.id = ID(sign.Epoch())
+	}
 	cfg := Config{
 		Self: x.id, Name: fmt.Sprintf("n%d", i), Keys: []*buskey.Bus{s.keys}, Suite: seal.SuiteAES, Multicast: true, Datagram: 600,
-		Room: 256 << 10, History: 64 << 10, Ahead: 4 << 20, Wire: x, Sink: x, Rand: rand.New(rand.NewPCG(s.rnd.Uint64(), 1)), Nonces: noNonces{},
+		Room: 256 << 10, History: 64 << 10, Ahead: 4 << 20, View: s.view, Wire: x, Sink: x, Rand: rand.New(rand.NewPCG(s.rnd.Uint64(), 1)), Nonces: noNonces{}, Sign: sign,
 	}
+	if s.takes != nil {
+		cfg.Takes = func(m Member) bool { return s.takes(x, m) }
+	}
+	s.at[x.addr] = x
 	for _, o := range s.nodes[:i] {
+		if s.alone {
+			break
+		}
 		if o.up && len(cfg.Seeds) < 2 {
 			cfg.Seeds = append(cfg.Seeds, o.addr)
 		}
+	}
+	if s.edges != nil {
+		cfg.Edges = dialler{x}
+	}
+	if s.gather != [2]time.Duration{} {
+		x.gatherer = NewGatherer(x, func() time.Time { return s.now }, s.gather[0], s.gather[1], DefaultDatagram)
+		cfg.Wire = gathering{x}
+	}
+	if s.adapt != nil {
+		s.adapt(x, &cfg)
 	}
 	var err error
 	if x.n, err = New(cfg, s.now); err != nil {
@@ -206,6 +235,27 @@ func (x *simNode) arm(at time.Time) {
 			x.act(func() { x.arm(x.n.Tick(x.s.now)) })
 		}
 	})
+}
+
+// gathering is the Wire of a node that lets datagrams wait for others.
+type gathering struct{ x *simNode }
+
+func (g gathering) Send(buf []byte, segment int, group bool, to []netip.AddrPort) {
+	g.x.gatherer.Send(buf, segment, group, to)
+	g.x.armGatherer()
+}
+
+func (x *simNode) armGatherer() {
+	if at := x.gatherer.Next(); !at.IsZero() && !at.Equal(x.gatherAt) {
+		x.gatherAt = at
+		x.s.after(at.Sub(x.s.now), func() {
+			x.gatherAt = time.Time{}
+			x.act(func() {
+				x.gatherer.Flush(x.s.now)
+				x.armGatherer()
+			})
+		})
+	}
 }
 
 // act runs something in the process, now or when it goes on.
@@ -235,30 +285,41 @@ func (x *simNode) Send(buf []byte, segment int, group bool, to []netip.AddrPort)
 				x.s.tap(true, n)
 			}
 		}
+		if x.s.leaves != nil {
+			x.s.leaves(x, pkt, len(to)+int(flag(group, 1)))
+		}
 		if group {
 			x.s.count.GroupPackets++
-			for _, o := range x.s.nodes {
+			every := max(1, x.s.islands)
+			for i := x.s.island(x); i < len(x.s.nodes); i += every {
+				o := x.s.nodes[i]
 				if o != x && x.s.multicast && !x.s.deaf[[2]int{x.index, o.index}] {
 					x.s.carry(x, o, true, pkt)
 				}
 			}
 		}
 		for _, a := range to {
-			for _, o := range x.s.nodes {
-				if o.addr == a {
-					x.s.carry(x, o, false, pkt)
-				}
+			if id, is := EdgeID(a); is {
+				x.s.edges.carry(x, id, pkt)
+			} else if o := x.s.at[a]; o != nil {
+				x.s.carry(x, o, false, pkt)
 			}
 		}
 	}
 }
 
+// island is where a node is.
+func (s *simNet) island(x *simNode) int { return x.index % max(1, s.islands) }
+
 func (s *simNet) carry(from, to *simNode, group bool, pkt []byte) {
 	s.count.Packets++
+	if s.crossed != nil && s.island(from) != s.island(to) {
+		s.crossed[pkt[0]]++
+	}
 	if s.sees != nil {
 		s.sees(from.index, pkt)
 	}
-	if s.cut[[2]int{from.index, to.index}] || s.rnd.Float64() < s.loss || s.burst && s.rnd.Float64() < 0.9 {
+	if s.drop != nil && s.drop(from, to, group, pkt) || s.cut[[2]int{from.index, to.index}] || s.rnd.Float64() < s.loss || s.burst && s.rnd.Float64() < 0.9 {
 		s.count.Dropped++
 		return
 	}
@@ -272,8 +333,15 @@ func (s *simNet) carry(from, to *simNode, group bool, pkt []byte) {
 		if s.jitter > 0 {
 			d += time.Duration(s.rnd.Int64N(int64(s.jitter)))
 		}
+		if s.service > 0 {
+			s.free = maxTime(s.free, s.now.Add(d)).Add(s.service)
+			d = s.free.Sub(s.now)
+		}
 		s.after(d, func() {
 			to.act(func() {
+				if s.arrives != nil {
+					s.arrives(from, to, pkt)
+				}
 				to.n.Packet(s.now, from.addr, group, pkt)
 				to.arm(to.n.Done(s.now))
 			})
@@ -281,168 +349,11 @@ func (s *simNet) carry(from, to *simNode, group bool, pkt []byte) {
 	}
 }
 
-// Begin implements Sink.
-func (x *simNode) Begin(st *Stream) {
-	k := streamKey{st.Publisher, st.ID}
-	if o := x.heard[k]; o != nil {
-		x.s.fail("%d begins %v/%d twice", x.index, st.Publisher, st.ID)
-	}
-	sub := &simSub{st: st}
-	start := uint64(1<<64 - 1)
-	for i := range x.want {
-		if subject.Overlap(x.want[i].Pattern, st.Subject) {
-			start = min(start, from(&x.want[i], st.Publisher, st.From, st.Next))
-		}
-	}
-	sub.next = start
-	sub.cur.Start(start)
-	x.heard[k] = sub
-}
-
-// Deliver implements Sink: nothing twice, nothing out of order, nothing missing without a word, and as it was sent.
-func (x *simNode) Deliver(st *Stream, ps []Packet) bool {
-	if x.s.rnd.Float64() < x.slow {
-		x.s.count.Refused++
-		return false
-	}
-	sub := x.heard[streamKey{st.Publisher, st.ID}]
-	if sub == nil {
-		return true
-	}
-	lost := func(from, to uint64) {
-		if to < from {
-			return
-		}
-		if from != sub.next {
-			x.s.fail("%d of %v: told of loss %d-%d, expected %d", x.index, st.Publisher, from, to, sub.next)
-		}
-		if x.lossless {
-			x.s.fail("%d of %v: lost %d-%d without need", x.index, st.Publisher, from, to)
-		}
-		x.s.count.Lost += int(to - from + 1)
-		x.s.count.LostTold++
-		sub.next = to + 1
-	}
-	for _, p := range ps {
-		if p.Plain == nil {
-			lost(sub.cur.Gone(p.Gone))
-			continue
-		}
-		from, to, err := sub.cur.Open(p.Seq, p.Plain)
-		if err != nil {
-			x.s.fail("%d: open: %v", x.index, err)
-			return true
-		}
-		lost(from, to)
-		var m Message
-		for {
-			ok, err := sub.cur.Next(&m)
-			if err != nil {
-				x.s.fail("%d: packet %d: %v", x.index, p.Seq, err)
-				return true
-			}
-			if !ok {
-				break
-			}
-			if m.Number != sub.next {
-				x.s.fail("%d of %v: message %d, expected %d", x.index, st.Publisher, m.Number, sub.next)
-			}
-			if want := simPayload(st.Publisher, st.ID, m.Number); !bytes.Equal(want, m.Payload) {
-				x.s.fail("%d of %v: message %d is another: %d bytes, want %d", x.index, st.Publisher, m.Number, len(m.Payload), len(want))
-			}
-			sub.next++
-			x.s.count.Delivered++
-		}
-	}
-	return true
-}
-
-// End implements Sink.
-func (x *simNode) End(st *Stream, rest []Packet) {
-	slow := x.slow
-	x.slow = 0
-	x.Deliver(st, rest)
-	x.slow = slow
-	if sub := x.heard[streamKey{st.Publisher, st.ID}]; sub != nil {
-		sub.ended = true
-	}
-}
-
-// Event implements Sink.
-func (x *simNode) Event(Event) {}
-
-// simPayload is what message number says: its length and bytes follow from who sent it and its number.
-func simPayload(id ID, stream uint32, number uint64) []byte {
-	mix := (uint64(id) ^ uint64(stream)<<40 ^ number) * 0x9e3779b97f4a7c15
-	mix = (mix ^ mix>>31) * 0xbf58476d1ce4e5b9
-	size := 16 + int(mix>>57)
-	switch {
-	case number%997 == 0:
-		size = 60_000
-	case number%61 == 0:
-		size = 3000
-	case number%17 == 0:
-		size = 0
-	}
-	out := make([]byte, size)
-	for i := range out {
-		out[i] = byte(mix>>(i%8*8)) ^ byte(i)
-	}
-	return out
-}
-
-func (x *simNode) publish(subj string, cfg SenderConfig) *simPub {
-	cfg.Subject = subj
-	p := &simPub{node: x, subj: subj, tx: x.n.NewSender(x.s.now, cfg, nil)}
-	x.pubs = append(x.pubs, p)
-	x.arm(x.s.now)
-	return p
-}
-
-// send sends up to n messages and returns how many were taken.
-func (p *simPub) send(n int) int {
-	x := p.node
-	sent := 0
-	for range n {
-		pl := simPayload(x.id, p.tx.ID(), p.sent+1)
-		number, full, err := p.tx.Send("", nil, pl)
-		if errors.Is(err, ErrWouldBlock) {
-			break
-		}
-		if err != nil || number != p.sent+1 {
-			x.s.fail("send %d: %d, %v", p.sent+1, number, err)
-			break
-		}
-		p.sent++
-		sent++
-		x.s.count.Messages++
-		if len(pl) > 600 {
-			x.s.count.Fragments++
-		}
-		if full {
-			p.tx.FlushFull(x.s.now)
-		}
-	}
-	p.tx.Flush(x.s.now)
-	x.arm(x.s.now.Add(beatFirst))
-	return sent
-}
-
-// pump sends now and then until a time.
-func (p *simPub) pump(until time.Time, every time.Duration, most int) {
-	p.node.s.after(time.Duration(p.node.s.rnd.Int64N(int64(every)))+time.Microsecond, func() {
-		if !p.node.up || !p.node.s.now.Before(until) {
-			return
-		}
-		p.node.act(func() { p.send(1 + p.node.s.rnd.IntN(most)) })
-		p.pump(until, every, most)
-	})
-}
-
 func (x *simNode) kill() {
 	x.up = false
 	x.queue = nil
 	x.s.count.Crashes++
+	x.s.edges.killed(x)
 }
 
 func (x *simNode) pause(d time.Duration) {
@@ -459,74 +370,4 @@ func (x *simNode) pause(d time.Duration) {
 			x.arm(x.n.Tick(x.s.now))
 		}
 	})
-}
-
-// calm ends all faults.
-func (s *simNet) calm() {
-	s.loss, s.dup, s.burst = 0, 0, false
-	s.jitter = 100 * time.Microsecond
-	clear(s.cut)
-	for _, x := range s.nodes {
-		x.slow = 0
-	}
-}
-
-// settled says what is not as it must be when the faults are over, or nil.
-func (s *simNet) settled() error {
-	for _, x := range s.nodes {
-		if !x.up {
-			continue
-		}
-		for _, o := range s.nodes {
-			if o == x {
-				continue
-			}
-			for _, p := range o.pubs {
-				if !slices.ContainsFunc(x.want, func(i Interest) bool { return subject.Overlap(i.Pattern, p.subj) }) {
-					continue
-				}
-				sub := x.heard[streamKey{o.id, p.tx.ID()}]
-				if o.up {
-					if sub == nil {
-						return fmt.Errorf("%d does not get %s of %d", x.index, p.subj, o.index)
-					}
-					if sub.next != p.sent+1 {
-						return fmt.Errorf("%d has %s of %d up to %d of %d", x.index, p.subj, o.index, sub.next-1, p.sent)
-					}
-					continue
-				}
-				if sub == nil {
-					continue
-				}
-				// Of one that is dead all that live have as much, or were told.
-				for _, y := range s.nodes {
-					if other := y.heard[streamKey{o.id, p.tx.ID()}]; y.up && other != nil && other.next > sub.next {
-						return fmt.Errorf("%d has %s of the dead %d up to %d, %d up to %d", x.index, p.subj, o.index, sub.next-1, y.index, other.next-1)
-					}
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// converge lets time pass until all is settled, at most for d.
-func (s *simNet) converge(d time.Duration) error {
-	end := s.now.Add(d)
-	var err error
-	for s.now.Before(end) && s.err == nil {
-		s.run(s.now.Add(50 * time.Millisecond))
-		if err = s.settled(); err == nil {
-			break
-		}
-	}
-	for _, x := range s.nodes {
-		s.count.PeerRepairs += int(x.n.Stats.PeerRepairs)
-		s.count.Suppressed += int(x.n.Stats.Suppressed)
-		s.count.Relayed += int(x.n.Stats.Relayed)
-		for _, p := range x.pubs {
-			s.count.Repairs += int(p.tx.Snapshot().Repairs)
-		}
-	}
-	return errors.Join(s.err, err)
 }

@@ -1,6 +1,9 @@
 package rmcast
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Packet is the plaintext of one packet of a stream, or word of a loss.
 type Packet struct {
@@ -15,6 +18,9 @@ type slot struct {
 	end      uint64 // bytes of the stream up to its end
 	at       int64  // when it was sent, in nanoseconds
 	repaired int64  // when it was last sent again
+	round    uint64 // of repairs to the group in which it was
+	copied   int64  // when it was last sent again to one alone
+	copiedTo ID
 }
 
 // store keeps packets [first, next) of a stream, some of which may be missing, in a ring that grows to what is needed.
@@ -77,14 +83,58 @@ func (s *store) dropTo(seq uint64) {
 }
 
 // slab gives room for packets from blocks that are never used twice: whoever still reads an old one may.
-type slab struct{ free []byte }
+type slab struct {
+	free []byte
+	old  []byte // one that may be used again
+	size int    // of the last block: the first is small, there may be thousands of streams with little to say
+}
 
-const slabSize = 256 << 10
+const (
+	slabFirst = 4 << 10
+	slabSize  = 256 << 10
+)
+
+// slabOf is a slab and the packets in it.
+type slabOf struct {
+	space       []byte
+	first, last uint64
+}
+
+// space returns room for the sender's next packet. A slab of which all packets are forgotten, and that nobody else has seen,
+// is used again: at full speed a publisher would leave hundreds of megabytes a second to the collector.
+func (s *Sender) space() []byte {
+	room := s.limit
+	if proof := s.proofRoom(); proof > 0 {
+		room += 1 + proof
+	}
+	if cap(s.slab.free) < room {
+		for len(s.full) > 0 && s.full[0].last < s.store.first {
+			if old := s.full[0]; s.slab.old == nil && old.first >= s.lent {
+				s.slab.old = old.space
+			}
+			s.full = slices.Delete(s.full, 0, 1)
+		}
+		s.slab.next(room)
+		s.full = append(s.full, slabOf{space: s.slab.free, first: s.store.next})
+	}
+	s.full[len(s.full)-1].last = s.store.next
+	return s.slab.free[:0:room]
+}
+
+// next begins another slab.
+func (s *slab) next(n int) {
+	if cap(s.old) >= n {
+		s.free, s.old = s.old[:0], nil
+		return
+	}
+	s.size = min(max(slabFirst, 4*s.size), slabSize)
+	s.free = make([]byte, 0, max(s.size, n))
+}
 
 // room returns empty space of n bytes.
 func (s *slab) room(n int) []byte {
 	if cap(s.free) < n {
-		s.free = make([]byte, 0, max(slabSize, n))
+		s.next(n)
 	}
 	return s.free[:0:n]
 }

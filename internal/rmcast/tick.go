@@ -13,10 +13,12 @@ func (n *Node) Tick(now time.Time) time.Time {
 		return now.Add(time.Hour)
 	}
 	n.next = now.Add(time.Second)
-	if n.cfg.Multicast && !now.Before(n.mouthAt) {
+	if n.cfg.Multicast && n.quiet() {
+		n.mouthAt = maxTime(n.mouthAt, now.Add(time.Second))
+	} else if n.cfg.Multicast && !now.Before(n.mouthAt) {
 		seq, due, again := n.mouth.Due(now)
 		if due {
-			n.sendHello(zeroAddr, true, hello{beacon: true, number: seq})
+			n.callOut(seq, again.Sub(now))
 		}
 		n.mouthAt = again
 	}
@@ -27,12 +29,18 @@ func (n *Node) Tick(now time.Time) time.Time {
 			n.hearing(now)
 		}
 	}
-	n.seek(now)
-	for _, m := range slices.Clone(n.members) {
-		n.watch(now, m)
+	if !n.mayWait(now) {
+		n.seek(now)
+		if n.edges != nil {
+			n.edges.tick(now)
+		}
+		for _, m := range slices.Clone(n.members) {
+			n.watch(now, m)
+		}
 	}
 	for _, r := range n.order {
 		r.ask(now)
+		r.pointOut(now)
 		if !r.nackAt.IsZero() {
 			n.wake(r.nackAt)
 		}
@@ -46,6 +54,7 @@ func (n *Node) Tick(now time.Time) time.Time {
 			n.wake(r.ackAt)
 		}
 	}
+	n.snapshots(now)
 	for _, tx := range n.senders {
 		n.wake(tx.tick(now))
 	}
@@ -59,7 +68,12 @@ func (n *Node) seek(now time.Time) {
 		if c.self {
 			continue
 		}
-		if slices.ContainsFunc(n.members, func(m *member) bool { return m.Addr == c.addr && m.State != Unreachable }) {
+		if !c.seed && !n.seeks() { // others will tell of it again when we do
+			n.candidates = slices.Delete(n.candidates, i, i+1)
+			i--
+			continue
+		}
+		if slices.ContainsFunc(n.members, func(m *member) bool { return m.isAt(c.addr) && m.State != Unreachable }) {
 			if !c.seed {
 				n.candidates = slices.Delete(n.candidates, i, i+1)
 				i--
@@ -78,6 +92,9 @@ func (n *Node) seek(now time.Time) {
 			continue
 		}
 		n.sendHello(c.addr, false, hello{})
+		if n.edges != nil && c.tries >= dialAfter {
+			n.edges.dials.Dial(c.id, c.addr)
+		}
 		c.at = now.Add(c.pause)
 		c.pause = min(c.pause*3/2, 5*time.Second)
 		n.wake(c.at)
@@ -88,6 +105,7 @@ func (n *Node) seek(now time.Time) {
 func (n *Node) watch(now time.Time, m *member) {
 	if !m.believed && now.Sub(m.helloAt) >= helloEvery {
 		if m.hellos > 20 && now.Sub(m.last) > unreachableRest {
+			n.depart(m, false)
 			n.forget(now, m, UnreachableNow)
 			return
 		}
@@ -102,20 +120,20 @@ func (n *Node) watch(now time.Time, m *member) {
 		n.wake(m.stateAt)
 	}
 	silent := now.Sub(m.last)
-	suspect, unreachable, every := suspectRest, unreachableRest, pingRest
-	if m.last.Sub(m.busyAt) < busyFor {
-		suspect, unreachable, every = suspectBusy, unreachableBusy, pingBusy
-	}
+	suspect, unreachable, every := n.lives(m)
 	switch {
 	case m.State == Unreachable && silent > forgetAfter:
+		n.depart(m, false)
 		n.forget(now, m, Left)
 		return
 	case m.State == Suspected && silent >= unreachable:
 		m.State = Unreachable
 		m.orphan = now
+		m.Why = n.whyNot(m)
 		n.event(UnreachableNow, m)
 		n.retarget(now, m)
 		n.refreshQueues()
+		n.unserved(now, m)
 		for _, r := range n.order {
 			if r.m == m {
 				r.tails, r.tailAt = tailTimes, now
@@ -124,17 +142,17 @@ func (n *Node) watch(now time.Time, m *member) {
 	case m.State == Alive && silent >= suspect:
 		m.State = Suspected
 		n.event(SuspectedNow, m)
-		m.pingAt = now
+		m.asked = time.Time{}
 	}
 	if m.State != Alive {
-		every = pingBusy
+		every = times(max(1, len(n.members)/busyCrowd), pingBusy)
 		if m.State == Unreachable && now.Sub(m.orphan) > time.Minute {
 			every = pingRest
 		}
 	}
-	due := m.pingAt
-	if every != pingRest {
-		due = maxTime(m.last, m.asked).Add(every)
+	due := maxTime(m.last, m.asked).Add(every)
+	if every >= pingRest {
+		due = due.Add(m.jitter)
 	}
 	if !now.Before(due) {
 		m.asked = now
@@ -142,6 +160,9 @@ func (n *Node) watch(now time.Time, m *member) {
 		due = now.Add(every)
 	}
 	n.wake(due)
+	if n.edges != nil {
+		n.watchPath(now, m)
+	}
 	if m.State == Unreachable {
 		n.orphans(now, m)
 	}
@@ -163,7 +184,9 @@ func (n *Node) orphans(now time.Time, m *member) {
 		if r.tails > 0 && !now.Before(r.tailAt) {
 			r.tails--
 			r.tailAt = now.Add(tailEvery * time.Duration(tailTimes-r.tails))
-			if message := r.held(); message > 0 {
+			if message := r.held(); m.signs != nil {
+				n.showAll(r)
+			} else if message > 0 {
 				for _, o := range n.members {
 					if o != m && o.State != Unreachable && o.wants(r.st.Subject) {
 						n.say(o, func(b []byte) []byte { return appendTail(b, m.ID, r.st.ID, r.delivered, message) })
@@ -173,6 +196,9 @@ func (n *Node) orphans(now time.Time, m *member) {
 		}
 		if r.tails > 0 {
 			n.wake(r.tailAt)
+		}
+		if now.Sub(m.orphan) >= orphanAfter {
+			r.complete()
 		}
 		if now.Sub(m.orphan) >= orphanAfter && r.next < r.high {
 			n.Stats.LostRanges++
@@ -187,7 +213,7 @@ func (n *Node) orphans(now time.Time, m *member) {
 
 // Interests replaces what this process subscribes to. Streams that nothing wants any more are forgotten.
 func (n *Node) Interests(now time.Time, all []Interest) time.Time {
-	n.interests = slices.Clone(all)
+	n.interests, n.grouped = slices.Clone(all), grouped(all)
 	n.version++
 	for _, r := range slices.Clone(n.order) {
 		if !n.interested(r.st.Subject) {
@@ -226,7 +252,7 @@ func (n *Node) sayState(m *member) {
 	var cuts []int
 	size := 0
 	for i := range n.interests {
-		s := n.interests[i].size()
+		s := n.interests[i].Size()
 		if size+s > controlRoom-64 {
 			cuts = append(cuts, i)
 			size = 0
@@ -240,7 +266,11 @@ func (n *Node) sayState(m *member) {
 			b, at := record(b, recState)
 			b = append(u32(b, n.version), byte(part), byte(len(cuts)))
 			for i := from; i < to; i++ {
-				b = n.interests[i].append(b)
+				in := n.interests[i]
+				if m.Denied {
+					in = in.fromNobody()
+				}
+				b = in.append(b)
 			}
 			return done(b, at)
 		})
@@ -252,7 +282,7 @@ func (n *Node) sayState(m *member) {
 func (n *Node) state(now time.Time, m *member, r *reader) {
 	version, part, parts := r.u32(), int(r.u8()), int(r.u8())
 	if r.bad || part >= parts || version <= m.version {
-		if version == m.version {
+		if version == m.version && n.mayPong(now, m) {
 			n.ask(now, m, recPong) // what told it so was lost
 		}
 		return
@@ -288,12 +318,16 @@ func (n *Node) state(now time.Time, m *member, r *reader) {
 		n.wants.Remove(m.interests[j].Pattern, subject.Entry[ID]{Value: m.ID})
 	}
 	m.interests = slices.Concat(m.parts...)
+	m.grouped = grouped(m.interests)
 	m.version, m.parts = version, nil
 	for j := range m.interests {
 		n.wants.Add(m.interests[j].Pattern, subject.Entry[ID]{Value: m.ID})
 	}
 	n.retarget(now, m)
 	n.refreshQueues()
+	if n.cfg.Wants != nil {
+		n.cfg.Wants(m.Member, ofUs(m.interests))
+	}
 	n.ask(now, m, recPong)
 }
 
@@ -306,20 +340,25 @@ func (n *Node) retarget(now time.Time, m *member) {
 }
 
 func (n *Node) target(now time.Time, tx *Sender, m *member) {
+	if tx.snapshot != nil && tx.snapshot.only != m.ID {
+		return
+	}
 	var want []Interest
 	for i := range m.interests {
-		if subject.Overlap(m.interests[i].Pattern, tx.cfg.Subject) {
+		if m.interests[i].Mode != FromNobody && subject.Overlap(m.interests[i].Pattern, tx.cfg.Subject) {
 			want = append(want, m.interests[i])
 		}
 	}
 	tx.setTarget(now, m.ID, m.Addr, m.Hears && n.cfg.Multicast, m.State == Unreachable, want)
+	tx.place(now, m.ID, m.place)
 }
 
-// NewSender begins a stream. local takes its packets for this process's own subscriptions, under the sender's lock; nil for none.
-func (n *Node) NewSender(now time.Time, cfg SenderConfig, local func([]Packet)) *Sender {
+// NewSender begins a stream. local takes its packets for this process's own subscriptions, under the sender's lock, and reports
+// whether there is one, which may keep them; nil for none.
+func (n *Node) NewSender(now time.Time, cfg SenderConfig, local func([]Packet) bool) *Sender {
 	n.nextStream++
 	tx := newSender(n, n.nextStream, cfg)
-	tx.local = local
+	tx.local, tx.began = local, now
 	n.senders = append(n.senders, tx)
 	seen := map[ID]bool{}
 	n.wants.Match(cfg.Subject, func(e subject.Entry[ID]) { seen[e.Value] = true })
@@ -328,7 +367,12 @@ func (n *Node) NewSender(now time.Time, cfg SenderConfig, local func([]Packet)) 
 			n.target(now, tx, m)
 		}
 	}
-	n.refreshQueues()
+	if n.refreshQueues(); len(n.senders) == 1 { // whoever listens must be known now, and should hear us
+		n.speak(now)
+		for _, m := range n.members {
+			n.ask(now, m, recPing)
+		}
+	}
 	n.wake(now)
 	return tx
 }
@@ -348,47 +392,4 @@ func (n *Node) sender(id uint32) *Sender {
 		}
 	}
 	return nil
-}
-
-// refreshQueues tells senders which queue groups there are and who is in them. A member that cannot be reached is not.
-func (n *Node) refreshQueues() {
-	for _, tx := range n.senders {
-		var qs []queue
-		add := func(id ID, interests []Interest) {
-			for i := range interests {
-				in := &interests[i]
-				if in.Queue == "" || !subject.Overlap(in.Pattern, tx.cfg.Subject) {
-					continue
-				}
-				h := QueueHash(in.Queue)
-				j := slices.IndexFunc(qs, func(q queue) bool { return q.hash == h })
-				if j < 0 {
-					if len(qs) == maxQueues {
-						continue
-					}
-					j = len(qs)
-					qs = append(qs, queue{hash: h})
-				}
-				if !slices.Contains(qs[j].members, id) {
-					qs[j].members = append(qs[j].members, id)
-				}
-			}
-		}
-		add(n.cfg.Self, n.interests)
-		for _, m := range n.members {
-			if m.State != Unreachable {
-				add(m.ID, m.interests)
-			}
-		}
-		tx.setQueues(qs)
-	}
-}
-
-func (s *Sender) setQueues(qs []queue) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(qs) > 0 || len(s.queues) > 0 {
-		s.close(false)
-	}
-	s.queues = qs
 }

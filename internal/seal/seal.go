@@ -5,7 +5,6 @@ package seal
 
 import (
 	"bytes"
-	"crypto/aes"
 	"crypto/cipher"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 	"golang.org/x/sys/cpu"
 
+	"github.com/weft-net/weft/internal/gcm"
 	"github.com/weft-net/weft/internal/wire"
 )
 
@@ -58,11 +58,7 @@ func NewAEAD(s Suite, key []byte) (cipher.AEAD, error) {
 	}
 	switch s {
 	case SuiteAES:
-		b, err := aes.NewCipher(key)
-		if err != nil {
-			return nil, fmt.Errorf("seal: %w", err)
-		}
-		return cipher.NewGCM(b)
+		return gcm.New(key)
 	case SuiteChaCha:
 		return chacha20poly1305.New(key)
 	}

@@ -45,17 +45,18 @@ type Use byte
 
 // The uses of descriptors. Readers close those they don't know.
 const (
-	UseUDP  Use = iota + 1 // the underlay's socket
-	UseTCP                 // the listener of streams
-	UseAPI                 // the listener of the API
-	UseLock                // the lock of the state directory
-	UseTAP                 // the uplink of a network
+	UseUDP    Use = iota + 1 // the underlay's socket
+	UseTCP                   // the listener of streams
+	UseAPI                   // the listener of the API
+	UseLock                  // the lock of the state directory
+	UseTAP                   // the uplink of a network
+	UseDocker                // the listener of the Docker plugin
 )
 
 // Descriptor is one of those that follow.
 type Descriptor struct {
 	Use  Use    `cbor:"1,keyasint"`
-	Name string `cbor:"2,keyasint,omitempty"` // of a TAP: the interface
+	Name string `cbor:"2,keyasint,omitempty"` // of a TAP: the interface; of the Docker plugin: the socket
 }
 
 // Network is one that is up.
@@ -75,6 +76,16 @@ func (o *Offer) Encode() []byte { return encode(o) }
 
 // Encode returns the body of a KindPlan.
 func (p *Plan) Encode() []byte { return encode(p) }
+
+// Name returns the name of the first descriptor for a use; empty when there is none.
+func (p *Plan) Name(u Use) string {
+	for _, d := range p.Descriptors {
+		if d.Use == u {
+			return d.Name
+		}
+	}
+	return ""
+}
 
 // DecodeHello reads the body of a KindHello.
 func DecodeHello(b []byte) (Hello, error) { return decode[Hello]("hello", b) }

@@ -44,10 +44,8 @@ func TestStrangersAreBounded(t *testing.T) {
 		a := u.host(1)
 		a.finds(b)
 		a.dial(t, b)
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if b.strange != 0 || len(b.strangers) != 0 {
-			t.Errorf("%d strangers left, %v", b.strange, b.strangers)
+		if n, sources := b.strangers.Len(); n != 0 || sources != 0 {
+			t.Errorf("%d strangers left, of %d sources", n, sources)
 		}
 	})
 }

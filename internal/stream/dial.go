@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/sealedtcp"
 )
 
 // dialKey names what is being established: one attempt at a time for each.
@@ -99,7 +100,7 @@ func (s *Service) dialDirect(id ident.HostID) (*session, error) {
 	defer cancel()
 	type greeted struct {
 		ep  netip.AddrPort
-		r   *records
+		r   *sealedtcp.Conn
 		err error
 	}
 	results := make(chan greeted, len(eps))
@@ -109,7 +110,7 @@ func (s *Service) dialDirect(id ident.HostID) (*session, error) {
 			results <- greeted{ep, r, err}
 		}()
 	}
-	var won *records
+	var won *sealedtcp.Conn
 	var errs []error
 	for range eps {
 		g := <-results
@@ -126,14 +127,14 @@ func (s *Service) dialDirect(id ident.HostID) (*session, error) {
 	if won == nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, errors.Join(errs...))
 	}
-	if err := won.confirm(); err != nil {
+	if err := won.Confirm(); err != nil {
 		won.Close()
 		return nil, err
 	}
 	return s.adopt(won, id, ident.HostID{}, true)
 }
 
-func (s *Service) greetAt(ctx context.Context, ep netip.AddrPort, id ident.HostID) (*records, error) {
+func (s *Service) greetAt(ctx context.Context, ep netip.AddrPort, id ident.HostID) (*sealedtcp.Conn, error) {
 	c, err := s.cfg.Dial(ctx, "tcp", ep.String())
 	if err != nil {
 		return nil, err
@@ -165,7 +166,7 @@ func (s *Service) dialRelayed(id, relay ident.HostID) (*session, error) {
 		c.Close()
 		return nil, err
 	}
-	if err := r.confirm(); err != nil {
+	if err := r.Confirm(); err != nil {
 		c.Close()
 		return nil, err
 	}

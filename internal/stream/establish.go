@@ -12,6 +12,7 @@ import (
 
 	"github.com/weft-net/weft/internal/handshake"
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/sealedtcp"
 	"github.com/weft-net/weft/internal/wire"
 )
 
@@ -25,7 +26,7 @@ var (
 
 // greet is the initiator's handshake. The session begins with confirm, so a caller that dials several endpoints of
 // a host can drop all but one before the host takes them for sessions.
-func (s *Service) greet(ctx context.Context, c net.Conn, to ident.HostID) (*records, error) {
+func (s *Service) greet(ctx context.Context, c net.Conn, to ident.HostID) (*sealedtcp.Conn, error) {
 	card, ok := s.cfg.Known(to)
 	if !ok {
 		return nil, ErrUnknown
@@ -51,7 +52,7 @@ func (s *Service) greet(ctx context.Context, c net.Conn, to ident.HostID) (*reco
 	if _, err := c.Write(b); err != nil {
 		return nil, err
 	}
-	reply, err := readPacket(c, handshake.MaxReply)
+	reply, err := sealedtcp.ReadPacket(c, handshake.MaxReply)
 	if err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("%w: the other host hung up without a word: it is of another cluster, or has another key", errHandshake)
@@ -70,11 +71,11 @@ func (s *Service) greet(ctx context.Context, c net.Conn, to ident.HostID) (*reco
 	if err := c.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	return newRecords(c, out.Done)
+	return sealedtcp.New(c, out.Done)
 }
 
 // welcome is the responder's handshake. It writes nothing before the hello's MAC is right.
-func (s *Service) welcome(c net.Conn, from string) (*records, ident.HostID, error) {
+func (s *Service) welcome(c net.Conn, from string) (*sealedtcp.Conn, ident.HostID, error) {
 	var nobody ident.HostID
 	if err := c.SetDeadline(time.Now().Add(HandshakeTime)); err != nil {
 		return nil, nobody, err
@@ -86,7 +87,10 @@ func (s *Service) welcome(c net.Conn, from string) (*records, ident.HostID, erro
 	if magic[0] != wire.StreamMagic {
 		return nil, nobody, errMagic
 	}
-	pkt, err := readPacket(c, maxHello)
+	pkt, err := sealedtcp.ReadPacket(c, maxHello)
+	if errors.Is(err, sealedtcp.ErrLength) {
+		err = errMagic
+	}
 	if err != nil {
 		return nil, nobody, err
 	}
@@ -108,11 +112,11 @@ func (s *Service) welcome(c net.Conn, from string) (*records, ident.HostID, erro
 	if out.Done == nil {
 		return nil, nobody, fmt.Errorf("%w: %s", errHandshake, out.Drop)
 	}
-	r, err := newRecords(c, out.Done)
+	r, err := sealedtcp.New(c, out.Done)
 	if err != nil {
 		return nil, nobody, err
 	}
-	if err := r.confirmed(); err != nil {
+	if err := r.Confirmed(); err != nil {
 		return nil, nobody, err
 	}
 	if err := c.SetDeadline(time.Time{}); err != nil {
@@ -121,47 +125,10 @@ func (s *Service) welcome(c net.Conn, from string) (*records, ident.HostID, erro
 	return r, out.Done.ID, nil
 }
 
-// readPacket reads [length 2][packet] of at most limit bytes.
-func readPacket(c net.Conn, limit int) ([]byte, error) {
-	var n [2]byte
-	if _, err := io.ReadFull(c, n[:]); err != nil {
-		return nil, err
-	}
-	size := int(binary.BigEndian.Uint16(n[:]))
-	if size > limit {
-		return nil, errMagic
-	}
-	b := make([]byte, size)
-	_, err := io.ReadFull(c, b)
-	return b, err
-}
-
 // closeWith closes c when ctx ends; the function returned stops that.
 func closeWith(ctx context.Context, c net.Conn) func() {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	return func() { stop() }
-}
-
-// enter counts an unauthenticated connection; false when there are too many.
-func (s *Service) enter(source string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.strange >= MaxStrangers || s.strangers[source] >= MaxPerSource {
-		s.counters[DropStrangers]++
-		return false
-	}
-	s.strange++
-	s.strangers[source]++
-	return true
-}
-
-func (s *Service) leave(source string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.strange--
-	if s.strangers[source]--; s.strangers[source] <= 0 {
-		delete(s.strangers, source)
-	}
 }
 
 // serveConn makes a session of an accepted TCP connection, or closes it.
@@ -175,19 +142,19 @@ func (s *Service) serveConn(c net.Conn) {
 
 // receive makes a session of a connection that another side began. A relayed one must come from whom the relay named.
 func (s *Service) receive(c net.Conn, source string, via ident.HostID, named *ident.HostID) {
-	if !s.enter(source) {
+	if !s.strangers.Enter(source) {
+		s.inc(DropStrangers)
 		c.Close()
 		return
 	}
 	stop := closeWith(s.ctx, c)
 	r, peer, err := s.welcome(c, source)
 	stop()
-	s.leave(source)
+	s.strangers.Leave(source)
 	if err == nil && named != nil && *named != peer {
 		err = errHandshake
 	}
 	if err != nil {
-		c.Close()
 		var ne net.Error
 		switch {
 		case errors.Is(err, errMagic):
@@ -198,6 +165,7 @@ func (s *Service) receive(c net.Conn, source string, via ident.HostID, named *id
 			s.inc(DropHandshake)
 			s.log.Debug("stream refused", "source", source, "err", err)
 		}
+		c.Close() // once it is counted: who sees the end sees the count
 		return
 	}
 	if _, err := s.adopt(r, peer, via, false); err != nil {

@@ -1,8 +1,6 @@
 package stream
 
 import (
-	"errors"
-	"syscall"
 	"time"
 )
 
@@ -47,9 +45,7 @@ const (
 	upgradePeriod = 30 * time.Second // a relayed session is kept: is there a direct way now?
 	acceptPause   = 50 * time.Millisecond
 	maxTries      = 3
-	maxRecord     = 16 << 10 // plaintext of a record in bytes
-	maxRecords    = 1 << 32  // of one key; the session ends before, after 64 TiB
-	unlimited     = 1 << 40  // hellos a second
+	unlimited     = 1 << 40 // hellos a second
 )
 
 // Names of counters.
@@ -80,9 +76,3 @@ var (
 		DropHandshake, DropSessions, DropStreams, DropQueue, DropSplices, DropSpliceIdle, DropOperation,
 	}
 )
-
-// isExhausted reports errors of accept(2) that pass: out of files, or the peer was gone already.
-func isExhausted(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) ||
-		errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.ECONNABORTED)
-}

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/yamux"
 
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/sealedtcp"
 )
 
 // A stream begins with its opener's
@@ -55,7 +56,7 @@ type session struct {
 	endpoint  string
 	initiator bool
 	since     time.Time
-	under     *records
+	under     *sealedtcp.Conn
 	mux       *yamux.Session
 
 	draining atomic.Bool  // no new streams
@@ -88,7 +89,7 @@ func better(a, b *session) bool {
 }
 
 // adopt makes a session of a sealed connection and begins to serve it. On error the connection is closed.
-func (s *Service) adopt(r *records, peer, via ident.HostID, initiator bool) (*session, error) {
+func (s *Service) adopt(r *sealedtcp.Conn, peer, via ident.HostID, initiator bool) (*session, error) {
 	cfg := yamux.DefaultConfig()
 	cfg.AcceptBacklog = MaxStreams
 	cfg.KeepAliveInterval = keepAlive

@@ -9,7 +9,7 @@
 //	initiator                                                responder
 //	[wire.StreamMagic][length 2][hello of package handshake]  →
 //	                                                          ←   [length 2][reply]
-//	records: [length 2][sealed, at most maxRecord+16]         ↔   records
+//	records (package sealedtcp)                               ↔   records
 //
 // The first record of the initiator is empty and proves that the hello was no replay. A stranger gets no byte. Inside
 // the records is yamux; each of its streams begins with an operation, drawn in session.go, that is answered by one byte.
@@ -30,6 +30,7 @@ import (
 	"github.com/weft-net/weft/internal/handshake"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/seal"
+	"github.com/weft-net/weft/internal/sealedtcp"
 )
 
 // Config is what a Service is made of. Its functions may be called by any goroutine at any time, Known during
@@ -76,6 +77,8 @@ type Service struct {
 	accepted chan accepted
 	queue    chan struct{} // a place in accepted, taken before the opener is told so
 
+	strangers *sealedtcp.Strangers
+
 	hsMu sync.Mutex
 	hs   *handshake.Machine // under hsMu
 
@@ -86,8 +89,6 @@ type Service struct {
 	count     int // of sessions
 	dialling  map[dialKey]*dialling
 	keepers   map[ident.HostID]context.CancelFunc
-	strangers map[string]int // connections not authenticated, by source
-	strange   int            // and in all
 	splices   map[ident.HostID]int
 	spliced   int
 	counters  map[string]uint64
@@ -116,7 +117,7 @@ func New(cfg Config) *Service {
 		sessions:  map[ident.HostID][]*session{},
 		dialling:  map[dialKey]*dialling{},
 		keepers:   map[ident.HostID]context.CancelFunc{},
-		strangers: map[string]int{},
+		strangers: sealedtcp.NewStrangers(MaxStrangers, MaxPerSource),
 		splices:   map[ident.HostID]int{},
 		counters:  make(map[string]uint64, len(Counts)+len(Drops)),
 	}
@@ -159,8 +160,7 @@ func (s *Service) Serve(ln net.Listener) error {
 			if s.ctx.Err() != nil {
 				return nil
 			}
-			var ne net.Error
-			if errors.As(err, &ne) && ne.Timeout() || isExhausted(err) {
+			if sealedtcp.Passes(err) {
 				s.inc(CountAcceptFailed)
 				if !s.pause(acceptPause) {
 					return nil

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/weft-net/weft/internal/bubbletest"
 	"github.com/weft-net/weft/internal/ident"
 )
 
@@ -54,7 +55,7 @@ func forgetTimers() {
 func run(t *testing.T, f func(t *testing.T, u *underlay)) {
 	t.Helper()
 	forgetTimers()
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		f(t, &underlay{
 			t: t, cluster: ident.NewToken().Cluster, cards: map[ident.HostID]ident.Card{},
 			barred: map[ident.HostID]bool{}, listeners: map[netip.AddrPort]*listener{},

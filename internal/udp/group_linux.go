@@ -4,18 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-
-	"golang.org/x/sys/unix"
 )
 
-// ListenGroup opens a socket that hears nothing but an IPv4 group, on the interface of an index, or the one that the
+// ListenGroup opens a socket that hears nothing but a group, of either address family, on the interface of an index, or the one that the
 // routes name when it is 0. Several processes of a host may listen to one group and port.
 func ListenGroup(group netip.AddrPort, ifindex int, o Options) (Conn, error) {
-	if !group.Addr().Is4() {
-		return nil, fmt.Errorf("udp: %v is not an IPv4 group", group)
+	if !group.Addr().IsMulticast() || group.Addr().Is4In6() {
+		return nil, fmt.Errorf("udp: %v is not a group", group)
 	}
-	o.reuse = true
-	c, err := listen(&unix.SockaddrInet4{Port: int(group.Port()), Addr: group.Addr().As4()}, unix.AF_INET, o)
+	if o.reuse = true; group.Addr().Is6() {
+		o.device = ifindex // else what comes for the group to other interfaces, where others have joined it, comes to this socket, too
+	}
+	c, err := listen(group, o)
 	if err != nil {
 		return nil, err
 	}

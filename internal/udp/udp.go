@@ -57,6 +57,8 @@ type Conn interface {
 	// Multicast says by which interface datagrams to groups leave, 0 leaving it to the routes, and with which TTL or hop
 	// limit, 1 when 0.
 	Multicast(ifindex, ttl int) error
+	// MulticastOf is Multicast for the groups of one family, that of group.
+	MulticastOf(group netip.Addr, ifindex, ttl int) error
 	// Halt ends a blocked ReadBatch, and each one to come until Resume, with an error that Is os.ErrDeadlineExceeded:
 	// datagrams wait in the socket. Writing goes on.
 	Halt()
@@ -85,7 +87,8 @@ type Options struct {
 	// IPv4Only binds 0.0.0.0 even where the host has IPv6.
 	IPv4Only bool
 
-	reuse bool // others may bind the same address (ListenGroup)
+	reuse  bool // others may bind the same address (ListenGroup)
+	device int  // index of the interface from which alone packets are taken; 0: any
 }
 
 // Stats are counters of a Conn since Listen.

@@ -19,29 +19,34 @@ func Listen(port int, o Options) (Conn, error) {
 		return nil, fmt.Errorf("udp: port %d: want 0 to 65535", port)
 	}
 	if !o.IPv4Only {
-		c, err := listen(&unix.SockaddrInet6{Port: port}, unix.AF_INET6, o)
+		c, err := listen(netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(port)), o)
 		// A kernel without IPv6 refuses the family; one where it is switched off may refuse the address.
 		if err == nil || !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return c, err
 		}
 	}
-	return listen(&unix.SockaddrInet4{Port: port}, unix.AF_INET, o)
+	return listen(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(port)), o)
 }
 
-func listen(address unix.Sockaddr, family int, o Options) (Conn, error) {
-	c := &conn{v6: family == unix.AF_INET6}
+func listen(at netip.AddrPort, o Options) (Conn, error) {
+	c := &conn{v6: at.Addr().Is6()}
+	var address unix.Sockaddr = &unix.SockaddrInet6{Port: int(at.Port()), Addr: at.Addr().As16()}
+	family := unix.AF_INET6
+	if !c.v6 {
+		address, family = &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}, unix.AF_INET
+	}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("udp: %w", os.NewSyscallError("socket", err))
+		return nil, fmt.Errorf("udp %v: %w", at, os.NewSyscallError("socket", err))
 	}
 	if err = c.setup(fd, o); err == nil {
 		err = os.NewSyscallError("bind", unix.Bind(fd, address))
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("udp: %w", err), unix.Close(fd))
+		return nil, errors.Join(fmt.Errorf("udp %v: %w", at, err), unix.Close(fd))
 	}
 	if err = c.take(fd); err != nil {
-		return nil, fmt.Errorf("udp: %w", err)
+		return nil, fmt.Errorf("udp %v: %w", at, err)
 	}
 	return c, nil
 }
@@ -113,6 +118,9 @@ func (c *conn) setup(fd int, o Options) error {
 			return fmt.Errorf("share the address: %w", err)
 		}
 	}
+	if o.device != 0 { // before Linux 5.7 for root only
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, o.device)
+	}
 	if c.v6 {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
 			return fmt.Errorf("dual stack: %w", err)
@@ -164,16 +172,29 @@ func setAll(fd int, opts []sockopt) error {
 	return nil
 }
 
-func (c *conn) Multicast(ifindex, ttl int) error {
+func (c *conn) Multicast(ifindex, ttl int) error { return c.multicast(true, c.v6, ifindex, ttl) }
+
+func (c *conn) MulticastOf(group netip.Addr, ifindex, ttl int) error {
+	v4 := group.Unmap().Is4()
+	if !v4 && !c.v6 {
+		return fmt.Errorf("udp: multicast by interface %d: a socket of IPv4 only", ifindex)
+	}
+	return c.multicast(v4, !v4, ifindex, ttl)
+}
+
+func (c *conn) multicast(v4, v6 bool, ifindex, ttl int) error {
 	if ttl == 0 {
 		ttl = 1
 	}
-	opts := []sockopt{{unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, ttl}}
-	if c.v6 {
+	var opts []sockopt
+	if v4 {
+		opts = append(opts, sockopt{unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, ttl})
+	}
+	if v6 {
 		opts = append(opts, sockopt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, ttl}, sockopt{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifindex})
 	}
 	err := c.sock.control(func(fd int) error {
-		if err := setAll(fd, opts); err != nil {
+		if err := setAll(fd, opts); err != nil || !v4 {
 			return err
 		}
 		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(ifindex)})

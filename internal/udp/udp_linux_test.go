@@ -177,6 +177,27 @@ func TestGroups(t *testing.T) {
 		if err := b.Leave(group, index["e1"]); err == nil {
 			t.Errorf("%s: left twice", g)
 		}
+		// Sockets of the group's own hear it, several of them, and nothing else on its port.
+		must(a.MulticastOf(group, index["e0"], 1))
+		var hear []Conn
+		for range 2 {
+			c, err := ListenGroup(netip.AddrPortFrom(group, 6784), index["e1"], Options{})
+			must(err)
+			t.Cleanup(func() { c.Close() })
+			hear = append(hear, c)
+		}
+		if n, err := a.WriteBatch([]Message{{Buf: []byte("other"), Addr: netip.AddrPortFrom(other, 6784)}, {Buf: []byte("group"), Addr: netip.AddrPortFrom(group, 6784)}}); n != 2 || err != nil {
+			t.Fatalf("%s: wrote %d, %v: %+v", g, n, err, a.Stats())
+		}
+		for _, c := range hear {
+			if m := readN(t, c, 1, 100)[0]; string(m.Buf[:m.N]) != "group" {
+				t.Errorf("%s: heard %q", g, m.Buf[:m.N])
+			}
+		}
+	}
+	only4, _ := open(t, Options{IPv4Only: true})
+	if err := only4.MulticastOf(netip.MustParseAddr("ff15::1"), index["e0"], 1); err == nil {
+		t.Error("a socket of IPv4 only is to multicast in IPv6")
 	}
 	if err := b.Join(netip.MustParseAddr("192.0.2.1"), index["e1"]); err == nil {
 		t.Error("joined an address that is no group")

@@ -85,7 +85,7 @@ func (c *conn) WriteBatch(ms []Message) (int, error) {
 func (c *conn) NewWriter(int) Writer { return c }
 
 func (c *conn) Join(group netip.Addr, ifindex int) error {
-	ifi, err := net.InterfaceByIndex(ifindex)
+	ifi, err := interfaceOf(ifindex)
 	if err != nil {
 		return fmt.Errorf("join %v: %w", group, err)
 	}
@@ -97,7 +97,7 @@ func (c *conn) Join(group netip.Addr, ifindex int) error {
 }
 
 func (c *conn) Leave(group netip.Addr, ifindex int) error {
-	ifi, err := net.InterfaceByIndex(ifindex)
+	ifi, err := interfaceOf(ifindex)
 	if err != nil {
 		return fmt.Errorf("leave %v: %w", group, err)
 	}
@@ -109,23 +109,43 @@ func (c *conn) Leave(group netip.Addr, ifindex int) error {
 }
 
 func (c *conn) Multicast(ifindex, ttl int) error {
+	err, err6 := c.multicast(false, ifindex, ttl), c.multicast(true, ifindex, ttl)
+	if err != nil && err6 != nil { // a socket may have one family only
+		return errors.Join(err, err6)
+	}
+	return nil
+}
+
+func (c *conn) MulticastOf(group netip.Addr, ifindex, ttl int) error {
+	return c.multicast(!group.Unmap().Is4(), ifindex, ttl)
+}
+
+func (c *conn) multicast(v6 bool, ifindex, ttl int) error {
 	if ttl == 0 {
 		ttl = 1
 	}
-	var ifi *net.Interface
-	if ifindex != 0 {
-		var err error
-		if ifi, err = net.InterfaceByIndex(ifindex); err != nil {
-			return fmt.Errorf("udp: multicast by interface %d: %w", ifindex, err)
-		}
+	ifi, err := interfaceOf(ifindex)
+	switch {
+	case err != nil:
+	case v6:
+		p := ipv6.NewPacketConn(c.u)
+		err = errors.Join(p.SetMulticastHopLimit(ttl), p.SetMulticastLoopback(false), p.SetMulticastInterface(ifi))
+	default:
+		p := ipv4.NewPacketConn(c.u)
+		err = errors.Join(p.SetMulticastTTL(ttl), p.SetMulticastLoopback(false), p.SetMulticastInterface(ifi))
 	}
-	p4, p6 := ipv4.NewPacketConn(c.u), ipv6.NewPacketConn(c.u)
-	err := errors.Join(p4.SetMulticastTTL(ttl), p4.SetMulticastLoopback(false), p4.SetMulticastInterface(ifi))
-	err6 := errors.Join(p6.SetMulticastHopLimit(ttl), p6.SetMulticastLoopback(false), p6.SetMulticastInterface(ifi))
-	if err != nil && err6 != nil { // a socket may have one family only
-		return fmt.Errorf("udp: multicast by interface %d: %w", ifindex, errors.Join(err, err6))
+	if err != nil {
+		return fmt.Errorf("udp: multicast by interface %d: %w", ifindex, err)
 	}
 	return nil
+}
+
+// interfaceOf returns the interface of an index; nil, which leaves it to the system, for 0.
+func interfaceOf(index int) (*net.Interface, error) {
+	if index == 0 {
+		return nil, nil
+	}
+	return net.InterfaceByIndex(index)
 }
 
 // Adopt is for Linux.

@@ -46,8 +46,15 @@ func (s AttachSpec) check() error {
 		if s.Netns != "" || s.PID != 0 {
 			return fail("the host's own attachment has neither namespace nor process")
 		}
+	case KindDocker:
+		if s.Netns != "" || s.PID != 0 || s.MulticastRoute {
+			return fail("what is in a container's namespace is Docker's to set")
+		}
 	default:
 		return fail("unknown kind %q", s.Kind)
+	}
+	if s.MTU != 0 && (s.Kind != KindDocker || s.MTU < MinMTU || s.MTU > MaxMTU) {
+		return fail("MTU %d", s.MTU)
 	}
 	return nil
 }
@@ -132,11 +139,21 @@ func (v *VNet) attach(n *network, s AttachSpec) (a *attachment, err error) {
 
 	a = &attachment{Attachment: Attachment{AttachSpec: s, VNI: n.spec.VNI, Port: PortName(s.Network, s.Name), NS: ns.ID()}}
 	a.IPs = slices.Clone(s.IPs)
+	mtu := n.spec.MTU
+	if s.Kind == KindDocker {
+		a.Interface = InnerName(s.Network, s.Name)
+		if s.MTU > mtu {
+			return nil, fmt.Errorf("MTU %d, the network's is %d", s.MTU, mtu)
+		}
+		if s.MTU != 0 {
+			mtu = s.MTU
+		}
+	}
 	undo := func(err error) error { return errors.Join(err, v.unplug(a)) }
 	if err := v.nl.Delete(a.Port); err != nil { // left over by a daemon that was killed
 		return nil, err
 	}
-	if err := v.makePair(a, ns, n.spec.MTU); err != nil {
+	if err := v.makePair(n, a, ns, mtu); err != nil {
 		return nil, undo(err)
 	}
 	// The port is guarded and plugged in before the inner end is up: the first report of
@@ -144,11 +161,13 @@ func (v *VNet) attach(n *network, s AttachSpec) (a *attachment, err error) {
 	if err := v.plug(n, a); err != nil {
 		return nil, undo(err)
 	}
-	if err := v.configure(n, a, ns); err != nil {
-		return nil, undo(err)
-	}
-	if err := v.nl.AwaitRunning(a.port); err != nil { // else the first join's report is lost
-		return nil, undo(err)
+	if s.Kind != KindDocker { // which brings it up only in the container
+		if err := v.configure(n, a, ns); err != nil {
+			return nil, undo(err)
+		}
+		if err := v.nl.AwaitRunning(a.port); err != nil { // else the first join's report is lost
+			return nil, undo(err)
+		}
 	}
 	v.attachments[key{s.Network, s.Name}] = a
 	if err := v.save(); err != nil {
@@ -165,7 +184,7 @@ func (v *VNet) attach(n *network, s AttachSpec) (a *attachment, err error) {
 
 // target opens the namespace that an attachment goes into.
 func (v *VNet) target(s AttachSpec) (netns.Namespace, error) {
-	if s.Kind == KindExpose {
+	if s.Kind.fromHost() {
 		return borrowed{v.cfg.Host}, nil
 	}
 	var ns netns.Namespace
@@ -185,6 +204,9 @@ func (v *VNet) target(s AttachSpec) (netns.Namespace, error) {
 	return ns, nil
 }
 
+// fromHost reports whether the inner end is made in the host's own namespace.
+func (k Kind) fromHost() bool { return k == KindExpose || k == KindDocker }
+
 // borrowed is a namespace that somebody else closes.
 type borrowed struct{ netns.Namespace }
 
@@ -193,14 +215,17 @@ func (borrowed) Close() error { return nil }
 // same reports whether a spec asks for the attachment that is there.
 func (a *attachment) same(s AttachSpec, ns netns.ID) bool {
 	return a.Kind == s.Kind && a.MAC == s.MAC && a.NS == ns && a.PID == s.PID && a.StartTime == s.StartTime &&
-		slices.Equal(a.IPs, s.IPs) && (s.Interface == "" || s.Interface == a.Interface)
+		slices.Equal(a.IPs, s.IPs) && a.MTU == s.MTU && (s.Interface == "" || s.Interface == a.Interface)
 }
 
 // makePair makes the veth and sets a.Interface and a.port.
-func (v *VNet) makePair(a *attachment, ns netns.Namespace, mtu int) error {
+func (v *VNet) makePair(n *network, a *attachment, ns netns.Namespace, mtu int) error {
 	pair := nl.Veth{Name: a.Port, Inner: a.Interface, MAC: a.MAC, MTU: mtu}
-	if a.Kind != KindExpose {
+	switch {
+	case !a.Kind.fromHost():
 		pair.NS = ns
+	case a.Kind == KindDocker:
+		pair.Super = v.super(n) // which stays with the interface wherever it goes
 	}
 	names := []string{a.Interface}
 	if a.Interface == "" {
@@ -282,11 +307,15 @@ func (v *VNet) configure(n *network, a *attachment, ns netns.Namespace) error {
 		}
 		defer h.Close()
 	}
-	i := nl.Interface{Addrs: a.IPs, MulticastRoute: a.MulticastRoute}
-	if v.cfg.Super != nil && n.tunnel == nil {
-		i.Super = v.cfg.Super(n.spec.MTU)
+	return h.Configure(a.Interface, nl.Interface{Addrs: a.IPs, MulticastRoute: a.MulticastRoute, Super: v.super(n)})
+}
+
+// super is the longest super-frame that attachments of a network shall make; 0: as the kernel has it.
+func (v *VNet) super(n *network) int {
+	if v.cfg.Super == nil || n.tunnel != nil {
+		return 0
 	}
-	return h.Configure(a.Interface, i)
+	return v.cfg.Super(n.spec.MTU)
 }
 
 // Detach removes an attachment. ErrNotFound when there is none.

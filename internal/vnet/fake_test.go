@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weft-net/weft/internal/bubbletest"
 	"github.com/weft-net/weft/internal/netns"
 	"github.com/weft-net/weft/internal/netns/netnstest"
 	"github.com/weft-net/weft/internal/nl"
@@ -247,7 +248,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 
 // TestRunTells follows a life under fake time.
 func TestRunTells(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Run(t, func(t *testing.T) {
 		f := newFake(t)
 		f.ns.AddProcess(77)
 		v := f.new()

@@ -15,7 +15,10 @@ const (
 	uplinkPrefix = "wu"
 	vxlanPrefix  = "wx"
 	portPrefix   = "wv"
+	innerPrefix  = "wi"
 	portDigits   = 13
+
+	servicePrefix = portPrefix + "dns"
 )
 
 var base32Lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
@@ -31,9 +34,21 @@ func VXLANName(vni uint32) string { return fmt.Sprintf("%s%06x", vxlanPrefix, vn
 
 // PortName returns the name of the host end of an attachment: wv and 65 bits of a hash, the
 // 15 characters that an interface name may have.
-func PortName(network, name string) string {
+func PortName(network, name string) string { return portPrefix + portTail(network, name) }
+
+// InnerName returns the name of a container's inner end while it lies in the host's namespace.
+func InnerName(network, name string) string { return innerPrefix + portTail(network, name) }
+
+func portTail(network, name string) string {
 	sum := sha256.Sum256([]byte(network + "\x00" + name))
-	return portPrefix + base32Lower.EncodeToString(sum[:])[:portDigits]
+	return base32Lower.EncodeToString(sum[:])[:portDigits]
+}
+
+// ServicePort returns the name of the host end of a network's service: an attachment's port by its form, and to be told from them by
+// people.
+func ServicePort(network string) string {
+	sum := sha256.Sum256([]byte(network + "\x00"))
+	return servicePrefix + base32Lower.EncodeToString(sum[:])[:len(portPrefix)+portDigits-len(servicePrefix)]
 }
 
 // bridgeMAC is the bridge's own address. It stays on this host: attachments see it only
@@ -52,7 +67,8 @@ func ours(l nl.Link) bool {
 	case "vxlan":
 		return hasDigits(l.Name, vxlanPrefix, 6, "0123456789abcdef")
 	case "veth":
-		return hasDigits(l.Name, portPrefix, portDigits, "abcdefghijklmnopqrstuvwxyz234567")
+		const digits = "abcdefghijklmnopqrstuvwxyz234567"
+		return hasDigits(l.Name, portPrefix, portDigits, digits) || hasDigits(l.Name, innerPrefix, portDigits, digits)
 	}
 	return false
 }

@@ -25,6 +25,8 @@ type network struct {
 	neighs map[netip.Addr]nl.MAC
 	wanted map[netip.Addr]nl.MDBEntry
 
+	service *attachment // what this host answers at itself; nil: nothing
+
 	members   []Membership // as published last
 	published bool
 }
@@ -179,7 +181,7 @@ func (v *VNet) Remove(vni uint32) error {
 		}
 	}
 	delete(v.networks, vni)
-	var errs []error
+	errs := []error{v.endService(n)}
 	if n.tunnel != nil {
 		errs = append(errs, v.nl.Delete(VXLANName(vni)))
 	} else {
@@ -222,11 +224,11 @@ func (v *VNet) SetRemotes(vni uint32, remotes []Remote) error {
 	// A frame for a local MAC or address must not be sent to the uplink, whatever others publish.
 	for _, a := range v.attachments {
 		if a.VNI == vni {
-			delete(macs, a.MAC)
-			for _, ip := range a.addrs() {
-				addrs[ip] = a.MAC
-			}
+			a.keep(macs, addrs)
 		}
+	}
+	if n.service != nil {
+		n.service.keep(macs, addrs)
 	}
 	var errs errorList
 	if n.tunnel != nil { // first: a frame that the bridge sends to the device must find its entry
@@ -254,6 +256,14 @@ func (v *VNet) SetRemotes(vni uint32, remotes []Remote) error {
 	}
 	v.counts.remotes.Add(uint64(errs.n))
 	return errs.err(n.spec.Name)
+}
+
+// keep has an attachment of this host stay where it is.
+func (a *attachment) keep(macs map[nl.MAC]bool, addrs map[netip.Addr]nl.MAC) {
+	delete(macs, a.MAC)
+	for _, ip := range a.addrs() {
+		addrs[ip] = a.MAC
+	}
 }
 
 // SetWanted says which groups members on other hosts want: only they, and what goes to

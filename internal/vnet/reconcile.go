@@ -69,6 +69,9 @@ func parseSaved(b []byte) ([]Attachment, error) {
 		if a.VNI == 0 || a.VNI > MaxVNI || a.Port != PortName(a.Network, a.Name) {
 			return nil, fmt.Errorf("saved attachments: %s does not belong to VNI %d, port %q", a.Name, a.VNI, a.Port)
 		}
+		if a.Kind == KindDocker && a.Interface != InnerName(a.Network, a.Name) {
+			return nil, fmt.Errorf("saved attachments: %s does not belong to interface %q", a.Name, a.Interface)
+		}
 	}
 	return s.Attachments, nil
 }
@@ -115,6 +118,9 @@ func (v *VNet) Reconcile(ctx context.Context) (Report, error) {
 		v.attachments[key{rec.Network, rec.Name}] = a
 		keep[rec.Port], keep[BridgeName(rec.VNI)] = true, true
 		keep[VXLANName(rec.VNI)] = true // of a plain network, whose traffic goes on
+		if rec.Kind == KindDocker {
+			keep[rec.Interface] = true // should it lie here
+		}
 		r.Adopted = append(r.Adopted, rec)
 	}
 	var errs []error
@@ -141,6 +147,8 @@ func (v *VNet) adopt(a *attachment) bool {
 	switch {
 	case a.Kind == KindExpose:
 		return a.NS == v.cfg.Host.ID()
+	case a.Kind == KindDocker:
+		return true // who has the inner end is Docker's to know
 	case a.PID != 0:
 		proc, err := v.cfg.Netns.Process(a.PID)
 		if err != nil {
@@ -184,6 +192,9 @@ func (v *VNet) Clean() ([]string, error) {
 		removed = append(removed, l.Name)
 	}
 	clear(v.attachments)
+	for _, n := range v.networks {
+		n.service = nil // gone with its port
+	}
 	errs = append(errs, v.save())
 	v.mu.Unlock()
 	slices.Sort(removed)

@@ -113,6 +113,10 @@ func (v *VNet) checkLinks() []*attachment {
 		}
 	}
 	for _, n := range v.networks {
+		if n.service != nil && present[n.service.port].Name == "" {
+			v.log.Warn("the service's interface was removed by another program", "network", n.spec.Name, "port", n.service.Port)
+			n.service = nil // whoever asked for it asks again
+		}
 		if _, ok := present[n.uplink]; !ok && n.tunnel != nil {
 			v.log.Error("the VXLAN device was removed by another program: weft down and weft up make it again", "network", n.spec.Name, "device", VXLANName(n.spec.VNI))
 		}

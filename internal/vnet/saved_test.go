@@ -33,6 +33,7 @@ func TestParseSaved(t *testing.T) {
 		"not JSON":      "x",
 		"newer":         `{"version":2,"attachments":[]}`,
 		"foreign port":  `{"version":1,"attachments":[{"network":"weft","name":"a","kind":"netns","mac":"02:00:00:00:00:01","ips":["10.32.0.1/20"],"netns":"/x","vni":1,"port":"eth0"}]}`,
+		"foreign inner": `{"version":1,"attachments":[{"network":"weft","name":"a","kind":"docker","mac":"02:00:00:00:00:01","ips":["10.32.0.1/20"],"interface":"eth0","vni":703710,"port":"wv6wycnq3ei5ygv"}]}`,
 		"broken record": `{"version":1,"attachments":[{}]}`,
 	} {
 		if list, err := parseSaved([]byte(s)); err == nil {
@@ -53,7 +54,7 @@ func TestOurs(t *testing.T) {
 			t.Errorf("%s: %+v counts as ours", name, l)
 		}
 	}
-	for _, l := range []nl.Link{{Name: BridgeName(MaxVNI), Kind: "bridge"}, {Name: UplinkName(1), Kind: "tun"}, {Name: PortName("weft", "a"), Kind: "veth"}} {
+	for _, l := range []nl.Link{{Name: BridgeName(MaxVNI), Kind: "bridge"}, {Name: UplinkName(1), Kind: "tun"}, {Name: PortName("weft", "a"), Kind: "veth"}, {Name: InnerName("weft", "a"), Kind: "veth"}} {
 		if !ours(l) || len(l.Name) > 15 {
 			t.Errorf("%+v does not count as ours", l)
 		}

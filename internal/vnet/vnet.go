@@ -5,6 +5,9 @@
 //	attachment   weft0 --- wv...  \
 //	attachment   weft0 --- wv...   > bridge wbVNI --- TAP wuVNI --- the daemon
 //	expose       weft0 --- wv...  /
+//	service      weft0 --- wv...  /
+//
+// A service (service.go) is what this host answers at itself, at the same address on every host.
 //
 // In a plain network (plain.go) a VXLAN device is in the TAP's place, and the daemon reads no frames.
 //
@@ -58,6 +61,11 @@ const (
 	KindPID    Kind = "pid"    // the namespace of a process
 	KindNetns  Kind = "netns"  // a namespace by its file
 	KindExpose Kind = "expose" // the host itself
+	// KindDocker is a container: Docker moves the inner end from the host's namespace into the container's, gives it the
+	// addresses, and brings it back. Detach ends it, or the end of its namespace.
+	KindDocker Kind = "docker"
+
+	kindService Kind = "service" // of the daemon; not among Attachments
 )
 
 // AttachSpec describes an attachment to make.
@@ -77,6 +85,8 @@ type AttachSpec struct {
 	Interface string `json:"interface,omitempty"`
 	// MulticastRoute sends groups out of this interface where a program names none.
 	MulticastRoute bool `json:"multicast_route,omitempty"`
+	// MTU, when not 0, is less than the network's: MinMTU or more. Of KindDocker only.
+	MTU int `json:"mtu,omitempty"`
 }
 
 // Attachment is one that exists.
@@ -219,6 +229,7 @@ func (v *VNet) Down() error {
 	close(v.down)
 	var errs []error
 	for _, n := range v.networks {
+		errs = append(errs, v.endService(n))
 		if n.dev != nil {
 			errs = append(errs, n.dev.Close())
 		}
@@ -247,6 +258,33 @@ func (v *VNet) Attachments() []Attachment {
 		list = append(list, a.Attachment)
 	}
 	return list
+}
+
+// AtHome returns the ports of those attachments of KindDocker whose inner end lies in the host's namespace: no container
+// has it yet, or any more.
+func (v *VNet) AtHome() (map[string]bool, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed {
+		return nil, ErrClosed
+	}
+	links, err := v.nl.Links()
+	if err != nil {
+		return nil, err
+	}
+	home := map[string]bool{}
+	for _, l := range links {
+		if ours(l) {
+			home[l.Name] = true
+		}
+	}
+	ends := map[string]bool{}
+	for _, a := range v.attachments {
+		if a.Kind == KindDocker && home[a.Interface] {
+			ends[a.Port] = true
+		}
+	}
+	return ends, nil
 }
 
 // Stats returns the counters.

@@ -82,6 +82,7 @@ const (
 	KindTree      = 12 // ways of frames for many: set up, confirmed, complained of  package tree
 	KindBeat      = 13 // [kind][sequence 8]: a sender shows that its way holds; group packets only
 	KindHeard     = 14 // a frame of a plain network was heard                       package hearing
+	KindBye       = 15 // [kind][run 8]: this run of the sender ends now             package mesh
 )
 
 // Labels of group packets that name no way.

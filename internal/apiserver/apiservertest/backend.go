@@ -22,6 +22,8 @@ type Backend struct {
 	hosts       []api.Host
 	networks    []api.Network
 	attachments []api.Attachment
+	names       []api.Name
+	services    []api.Service
 	calls       []string
 	fail        error
 	probes      int
@@ -34,10 +36,11 @@ type Backend struct {
 
 var _ apiserver.Backend = (*Backend)(nil)
 
-// Token is the fake cluster's token; RotatedToken the one after RotateToken.
+// Token is the fake cluster's token; RotatedToken the one after RotateToken, BusToken its bus's.
 const (
 	Token        = "weft1exampletoken"
 	RotatedToken = "weft1rotatedtoken"
+	BusToken     = "weft1bustoken"
 )
 
 // New returns a backend whose host is connected to another one.
@@ -62,6 +65,12 @@ func New() *Backend {
 		networks: []api.Network{{Name: "weft", VNI: 4242, Engine: api.EngineSealed, Subnets: []string{"10.32.0.0/20", "fd00:7:7::/64"}, MTU: 1400, Hosts: []string{"one", "two"}, Attachments: 1}},
 		attachments: []api.Attachment{
 			{Name: "chat", Network: "weft", Host: "two", MAC: "02:57:0a:20:00:02", IPs: []string{"10.32.0.2/20", "fd00:7:7::a20:2/64"}, Kind: api.KindProcess},
+		},
+		names: []api.Name{
+			{Name: "chat", Network: "weft", Host: "two", FQDN: "chat.weft.weft.internal", Addresses: []string{"10.32.0.2", "fd00:7:7::a20:2"}, Kind: api.NameAttachment, Attachment: "chat"},
+		},
+		services: []api.Service{
+			{Service: "_irc._tcp", Name: "chat", Network: "weft", Host: "two", FQDN: "chat._irc._tcp.weft.weft.internal", Port: 6667, Priority: 1, Weight: 5, Texts: []string{"room=main"}},
 		},
 	}
 }
@@ -239,7 +248,7 @@ func (b *Backend) CreateNetwork(_ context.Context, n api.NetworkCreate) (api.Net
 	if _, err := b.find(n.Name); err == nil {
 		return api.Network{}, api.Errorf(api.CodeConflict, "network %s is here already", n.Name)
 	}
-	out := api.Network{Name: n.Name, VNI: 4243, Engine: api.EngineSealed, Subnets: []string{"10.32.16.0/20"}, MTU: 1400, AllowGroups: n.AllowGroups, DenyGroups: n.DenyGroups, Rate: n.Rate}
+	out := api.Network{Name: n.Name, VNI: 4243, Engine: api.EngineSealed, Bridge: "wb1093", Subnets: []string{"10.32.16.0/20"}, MTU: 1400, AllowGroups: n.AllowGroups, DenyGroups: n.DenyGroups, Rate: n.Rate}
 	if n.Plain {
 		out.Engine = api.EnginePlain
 	}
@@ -381,6 +390,37 @@ func (b *Backend) BenchNet(ctx context.Context, r api.BenchRequest, progress fun
 				Receivers: []api.BenchReceiver{{Host: "two", Received: 10000}, {Host: "three", Received: 9995, LossPercent: 0.05, Duplicates: 1}},
 				CPU:       []api.BenchCPU{{Host: "one", DaemonS: 1, MachineS: 2}, {Host: "two", DaemonS: 0.5, MachineS: 2, Shared: true}},
 			},
+		},
+	}, nil
+}
+
+// BenchBus tells of one test and returns what two came to.
+func (b *Backend) BenchBus(_ context.Context, r api.BenchBusRequest, progress func(api.BenchProgress) error) (api.BenchBus, error) {
+	err := b.called("bench bus %v %v %d %d", r.Hosts, r.Tests, r.DurationMS, r.Rate)
+	b.mu.Unlock()
+	if err != nil {
+		return api.BenchBus{}, err
+	}
+	if err := progress(api.BenchProgress{Test: api.BenchMsg64, To: []string{"two", "three"}, Number: 2, Of: 2, ElapsedS: 3.5}); err != nil {
+		return api.BenchBus{}, err
+	}
+	return api.BenchBus{
+		Bus: api.ClusterBus,
+		Hosts: []api.BenchHost{
+			{Host: "one", Version: "v0.0.0-test"}, {Host: "two", Version: "v0.0.0-test"}, {Host: "three", Version: "v0.0.0-test"},
+		},
+		Bench: []api.BenchBusRow{
+			{
+				Test: api.BenchBusRTT, From: "one", To: []string{"two"}, Seconds: 3, PayloadBytes: 64, Sent: 3000, MessagesPerS: 1000,
+				RTTMinMS: 0.1, RTTP50MS: 0.16, RTTP99MS: 0.52, RTTMaxMS: 3, Delivered: 6000,
+			},
+			{
+				Test: api.BenchMsg64, From: "one", To: []string{"two", "three"}, Seconds: 3, PayloadBytes: 64, Sent: 6000000, MessagesPerS: 1950000,
+				Delivered: 12000000, DaemonsSPerMillion: 0.31, MachinesSPerMillion: 0.4,
+				Receivers: []api.BenchBusReceiver{{Host: "two", Received: 6000000, MessagesPerS: 2000000}, {Host: "three", Received: 6000000, MessagesPerS: 1950000}},
+				CPU:       []api.BenchCPU{{Host: "one", DaemonS: 1, MachineS: 2}},
+			},
+			{Test: api.BenchMsg1K, From: "one", To: []string{"two", "three"}, PayloadBytes: 1024, Error: "host three does not hear what is published here (weft buses)"},
 		},
 	}, nil
 }

@@ -183,6 +183,8 @@ func (c *conn) Leave(group netip.Addr, _ int) error {
 
 func (c *conn) Multicast(int, int) error { return nil }
 
+func (c *conn) MulticastOf(netip.Addr, int, int) error { return nil }
+
 func (c *conn) Halt() { c.halt.set(true) }
 
 func (c *conn) Resume() { c.halt.set(false) }

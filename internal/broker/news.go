@@ -8,57 +8,8 @@ import (
 	"github.com/weft-net/weft/internal/subject"
 )
 
-// A message on the bus is, beside its subject:
-//
-//	0       1                      2            2+n
-//	+-------+----------------------+------------+-----------------------+------------------+---------+
-//	| flags | reply, if flags & 1: | length n 1 | headers, if flags & 2:| groups, if & 4   | payload |
-//	|       |                      | reply      | length 4, headers     | see below        |         |
-//	+-------+----------------------+------------+-----------------------+------------------+---------+
-//
-// Groups: their number 2, and for each the length of its name 1, the name, and the epoch of the host that serves it 8.
-const (
-	hasReply  = 1
-	hasHeader = 2
-	hasGroups = 4
-
-	// maxTargets bounds the queue groups of one message.
-	maxTargets = 1024
-)
-
 // errMalformed says that a member of the bus sent what this version does not understand.
 var errMalformed = errors.New("malformed")
-
-// target is the host that serves a queue group this time.
-type target struct {
-	queue string
-	epoch uint64
-}
-
-func appendEnvelope(b []byte, m *Message, targets []target) []byte {
-	at := len(b)
-	b = append(b, 0)
-	if len(m.Reply) > 0 {
-		b[at] |= hasReply
-		b = append(b, byte(len(m.Reply)))
-		b = append(b, m.Reply...)
-	}
-	if len(m.Header) > 0 {
-		b[at] |= hasHeader
-		b = binary.BigEndian.AppendUint32(b, uint32(len(m.Header)))
-		b = append(b, m.Header...)
-	}
-	if targets = targets[:min(len(targets), maxTargets)]; len(targets) > 0 {
-		b[at] |= hasGroups
-		b = binary.BigEndian.AppendUint16(b, uint16(len(targets)))
-		for _, t := range targets {
-			b = append(b, byte(len(t.queue)))
-			b = append(b, t.queue...)
-			b = binary.BigEndian.AppendUint64(b, t.epoch)
-		}
-	}
-	return append(b, m.Payload...)
-}
 
 // take cuts a piece off, whose length is in the first n bytes.
 func take(b []byte, n int) (piece, rest []byte, ok bool) {
@@ -73,44 +24,6 @@ func take(b []byte, n int) (piece, rest []byte, ok bool) {
 		return nil, nil, false
 	}
 	return b[:size:size], b[size:], true
-}
-
-func decodeEnvelope(b []byte, targets []target) (m Message, _ []target, err error) {
-	if len(b) < 1 || b[0] > hasReply|hasHeader|hasGroups {
-		return m, targets, errMalformed
-	}
-	var ok bool
-	flags := b[0]
-	b = b[1:]
-	if flags&hasReply != 0 {
-		if m.Reply, b, ok = take(b, 1); !ok || subject.Check(string(m.Reply)) != nil {
-			return Message{}, targets, errMalformed
-		}
-	}
-	if flags&hasHeader != 0 {
-		if m.Header, b, ok = take(b, 4); !ok || len(m.Header) == 0 {
-			return Message{}, targets, errMalformed
-		}
-	}
-	if flags&hasGroups != 0 {
-		if len(b) < 2 {
-			return Message{}, targets, errMalformed
-		}
-		n := int(binary.BigEndian.Uint16(b))
-		if b = b[2:]; n == 0 || n > maxTargets {
-			return Message{}, targets, errMalformed
-		}
-		for range n {
-			var name []byte
-			if name, b, ok = take(b, 1); !ok || len(name) == 0 || len(b) < 8 {
-				return Message{}, targets, errMalformed
-			}
-			targets = append(targets, target{string(name), binary.BigEndian.Uint64(b)})
-			b = b[8:]
-		}
-	}
-	m.Payload = b
-	return m, targets, nil
 }
 
 // subjectNews is what brokers talk about interest on: it is in the stream of their messages, and so in order with them.

@@ -1,4 +1,9 @@
-package stream
+// Package sealedtcp seals a connection under keys that a handshake has agreed: records, and the packets of the handshake itself.
+//
+//	records: [length 2][sealed, at most MaxRecord+16]
+//
+// Package stream puts yamux into them, package edge datagrams.
+package sealedtcp
 
 import (
 	"crypto/cipher"
@@ -12,18 +17,25 @@ import (
 	"github.com/weft-net/weft/internal/seal"
 )
 
-const recordTag = 16
-
-var (
-	errRecord = errors.New("stream: forged or damaged record")
-	errSpent  = errors.New("stream: key spent")
+const (
+	// MaxRecord is the plaintext of a record in bytes.
+	MaxRecord  = 16 << 10
+	maxRecords = 1 << 32 // of one key; the session ends before, after 64 TiB
+	recordTag  = 16
 )
 
-// records seals a connection in both directions. One goroutine may read while one other writes.
+var (
+	errRecord = errors.New("forged or damaged record")
+	errSpent  = errors.New("key spent")
+	// ErrLength says that what claims to be a packet of a handshake is longer than any is.
+	ErrLength = errors.New("a length that no handshake has")
+)
+
+// Conn seals a connection in both directions. One goroutine may read while one other writes.
 //
 // A record cannot be left out, repeated or moved: its number is the nonce. A connection cut between
 // two records looks like its end; streams above see a session without a farewell, and say so.
-type records struct {
+type Conn struct {
 	net.Conn
 	out, in     cipher.AEAD
 	sent, taken uint64
@@ -35,7 +47,8 @@ type records struct {
 	nonceIn     [12]byte
 }
 
-func newRecords(c net.Conn, r *handshake.Result) (*records, error) {
+// New seals a connection with the keys of a handshake's result.
+func New(c net.Conn, r *handshake.Result) (*Conn, error) {
 	out, err := seal.NewAEAD(r.Suite, r.SendKey[:])
 	if err != nil {
 		return nil, err
@@ -44,9 +57,9 @@ func newRecords(c net.Conn, r *handshake.Result) (*records, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &records{
+	return &Conn{
 		Conn: c, out: out, in: in,
-		wbuf: make([]byte, 0, 2+maxRecord+recordTag), rbuf: make([]byte, 2+maxRecord+recordTag),
+		wbuf: make([]byte, 0, 2+MaxRecord+recordTag), rbuf: make([]byte, 2+MaxRecord+recordTag),
 	}, nil
 }
 
@@ -55,16 +68,16 @@ func putNonce(b *[12]byte, n uint64) []byte {
 	return b[:]
 }
 
-// confirm sends the empty record by which the initiator proves to hold the key.
-func (c *records) confirm() error {
+// Confirm sends the empty record by which the initiator proves to hold the key.
+func (c *Conn) Confirm() error {
 	if err := c.seal(nil); err != nil {
 		return err
 	}
 	return c.flush()
 }
 
-// confirmed waits for it.
-func (c *records) confirmed() error {
+// Confirmed waits for it.
+func (c *Conn) Confirmed() error {
 	p, err := c.next()
 	if err == nil && len(p) != 0 {
 		err = errRecord
@@ -76,14 +89,14 @@ func (c *records) confirmed() error {
 //
 // yamux writes the header of a data frame and its body apart. The header is held back until the body comes, so
 // that one frame costs one record and one system call. The order of bytes is not changed.
-func (c *records) Write(p []byte) (int, error) {
+func (c *Conn) Write(p []byte) (int, error) {
 	if len(c.held) == 0 && isDataHeader(p) {
 		c.held = append(c.held[:0], p...)
 		return len(p), nil
 	}
 	rest := p
 	if len(c.held) > 0 {
-		n := min(len(rest), maxRecord-len(c.held))
+		n := min(len(rest), MaxRecord-len(c.held))
 		c.held = append(c.held, rest[:n]...)
 		rest = rest[n:]
 		err := c.seal(c.held)
@@ -93,7 +106,7 @@ func (c *records) Write(p []byte) (int, error) {
 		}
 	}
 	for len(rest) > 0 {
-		n := min(len(rest), maxRecord)
+		n := min(len(rest), MaxRecord)
 		if cap(c.wbuf)-len(c.wbuf) < 2+n+recordTag {
 			if err := c.flush(); err != nil {
 				return 0, err
@@ -117,7 +130,7 @@ func isDataHeader(p []byte) bool {
 }
 
 // seal appends a record to wbuf, which has room for it.
-func (c *records) seal(p []byte) error {
+func (c *Conn) seal(p []byte) error {
 	if c.sent >= maxRecords {
 		return errSpent
 	}
@@ -128,14 +141,14 @@ func (c *records) seal(p []byte) error {
 	return nil
 }
 
-func (c *records) flush() error {
+func (c *Conn) flush() error {
 	_, err := c.Conn.Write(c.wbuf)
 	c.wbuf = c.wbuf[:0]
 	return err
 }
 
 // Read returns bytes of the next record that has any.
-func (c *records) Read(p []byte) (int, error) {
+func (c *Conn) Read(p []byte) (int, error) {
 	for len(c.rest) == 0 {
 		if len(p) == 0 {
 			return 0, nil
@@ -152,7 +165,7 @@ func (c *records) Read(p []byte) (int, error) {
 }
 
 // next reads and opens a record; io.EOF only between two.
-func (c *records) next() ([]byte, error) {
+func (c *Conn) next() ([]byte, error) {
 	if c.taken >= maxRecords {
 		return nil, errSpent
 	}
@@ -160,7 +173,7 @@ func (c *records) next() ([]byte, error) {
 		return nil, err
 	}
 	n := int(binary.BigEndian.Uint16(c.rbuf))
-	if n < recordTag || n > maxRecord+recordTag {
+	if n < recordTag || n > MaxRecord+recordTag {
 		return nil, fmt.Errorf("%w: %d bytes", errRecord, n)
 	}
 	body := c.rbuf[2 : 2+n]
@@ -176,4 +189,19 @@ func (c *records) next() ([]byte, error) {
 	}
 	c.taken++
 	return p, nil
+}
+
+// ReadPacket reads [length 2][packet] of at most limit bytes: a part of a handshake.
+func ReadPacket(c net.Conn, limit int) ([]byte, error) {
+	var n [2]byte
+	if _, err := io.ReadFull(c, n[:]); err != nil {
+		return nil, err
+	}
+	size := int(binary.BigEndian.Uint16(n[:]))
+	if size > limit {
+		return nil, ErrLength
+	}
+	b := make([]byte, size)
+	_, err := io.ReadFull(c, b)
+	return b, err
 }
