@@ -76,6 +76,14 @@ on() {
   shift
   WEFT_RUN_DIR=$dir/$host/run WEFT_STATE_DIR=$dir/$host/state ip netns exec "$prefix-$host" "$@"
 }
+# start HOST CMD... & is on HOST CMD... in the place of the shell that & makes, so that $! is the command: a program of weft run leaves the
+# host's namespace, where cleanup would find it.
+start() {
+  local host=$1
+  shift
+  export WEFT_RUN_DIR=$dir/$host/run WEFT_STATE_DIR=$dir/$host/state
+  exec ip netns exec "$prefix-$host" "$@"
+}
 # await WHAT CMD... repeats a command until it succeeds.
 await() {
   local what=$1
@@ -143,7 +151,7 @@ s.sendto(text.encode(), (group, 5555))
 PY
 hearers=()
 for i in 1 2 3; do
-  on h$i python3 "$dir/hear.py" $GROUP 10.77.$i.2 >"$dir/plain$i" 2>"$dir/plain$i.err" &
+  start h$i python3 "$dir/hear.py" $GROUP 10.77.$i.2 >"$dir/plain$i" 2>"$dir/plain$i.err" &
   hearers+=($!)
   pids+=($!)
 done
@@ -161,7 +169,7 @@ good "sent (h1 heard itself), and dropped on the way: $(on cloud nft list counte
 
 title "3. weft up, on each host"
 cmd h1 "weft up"
-on h1 "$weft" up --name h1 >"$dir/token" 2>"$dir/h1.err" </dev/null &
+start h1 "$weft" up --name h1 >"$dir/token" 2>"$dir/h1.err" </dev/null &
 pids+=($!)
 ups+=($!)
 await "the token of h1" grep -q '^weft1' "$dir/token"
@@ -170,7 +178,7 @@ say "$token"
 (umask 077 && printf '%s\n' "$token" >"$dir/token-file")
 for h in h2 h3; do
   cmd $h "weft up h1 --token ${token:0:12}..."
-  on $h "$weft" up h1 --token-file "$dir/token-file" --name $h >"$dir/$h.out" 2>"$dir/$h.err" </dev/null &
+  start $h "$weft" up h1 --token-file "$dir/token-file" --name $h >"$dir/$h.out" 2>"$dir/$h.err" </dev/null &
   pids+=($!)
   ups+=($!)
 done
@@ -186,7 +194,7 @@ for i in 1 2 3; do
   mkfifo "$dir/in$i"
   # Opened for both, so that the chat's input stays open between lines.
   eval "exec $((i + 2))<>\"\$dir/in$i\""
-  on h$i "$weft" run --name "$name" -- "$weft" chat $GROUP:$PORT "$name" <"$dir/in$i" >"$dir/chat$i" 2>"$dir/$name.err" &
+  start h$i "$weft" run --name "$name" -- "$weft" chat $GROUP:$PORT "$name" <"$dir/in$i" >"$dir/chat$i" 2>"$dir/$name.err" &
   pids+=($!)
 done
 members() { [ "$(on "$1" "$weft" groups --json | grep -o '"attachment"' | wc -l)" -ge 3 ]; }

@@ -20,15 +20,22 @@ import (
 // busVariable makes this test binary a member of a bus instead of a run of tests.
 const busVariable = "WEFT_TEST_BUS"
 
-// busProgram runs a member: publish TOKEN SEED RECEIVERS HEARING MESSAGES RATE, or subscribe TOKEN SEED MESSAGES. SEED "-": none,
-// and listen where seeds are asked.
+// busProgram runs a member: publish TOKEN SEED RECEIVERS HEARING MESSAGES RATE [CONFIRM], subscribe TOKEN SEED MESSAGES, or member TOKEN SEED
+// EXPECTED (busCommanded), counter TOKEN SEED KIB (busCounter), hostile TOKEN SEED (busHostile). SEED "-": none, and listen where seeds are asked.
 func busProgram() bool {
 	role := os.Getenv(busVariable)
 	if role == "" {
 		return false
 	}
+	if role == "worker" {
+		if err := busWorker(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return true
+	}
 	a := os.Args[1:]
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(times(3, 30))*time.Minute) // no longer than make bus-storm has
 	defer cancel()
 	host, _ := os.Hostname()
 	cfg := bus.Config{Name: "test", Token: a[0], Member: fmt.Sprintf("%s %s/%d", role, host, os.Getpid())}
@@ -39,10 +46,21 @@ func busProgram() bool {
 	}
 	b, err := bus.Join(ctx, cfg)
 	if err == nil {
-		if role == "publish" {
-			err = busPublish(ctx, b, number(a[2]), number(a[3]), number(a[4]), number(a[5]))
-		} else {
+		switch role {
+		case "publish":
+			confirm := bus.All
+			if len(a) > 6 {
+				confirm = number(a[6])
+			}
+			err = busPublish(ctx, b, number(a[2]), number(a[3]), number(a[4]), number(a[5]), confirm)
+		case "subscribe":
 			err = busSubscribe(ctx, b, number(a[2]))
+		case "member":
+			err = busCommanded(ctx, b, number(a[2]))
+		case "counter":
+			err = busCounter(ctx, b, number(a[2]))
+		case "hostile":
+			err = busHostile(ctx, b, a[0])
 		}
 		err = errors.Join(err, b.Close(ctx))
 	}
@@ -78,11 +96,12 @@ func (c *chain) add(payload []byte) {
 func (c *chain) String() string { return fmt.Sprintf("%d %x", c.n, c.Sum(nil)[:8]) }
 
 // busPublish waits for receivers, and for as many to hear its multicast, and sends; rate is in messages a second, 0: all it can.
-func busPublish(ctx context.Context, b *bus.Bus, receivers, hearing, messages, rate int) error {
+func busPublish(ctx context.Context, b *bus.Bus, receivers, hearing, messages, rate, confirm int) error {
 	p, err := b.Publisher("load.x")
 	if err != nil {
 		return err
 	}
+	go busPaths(ctx, b)
 	if err := p.Ready(ctx, receivers); err != nil {
 		return err
 	}
@@ -125,14 +144,28 @@ func busPublish(ctx context.Context, b *bus.Bus, receivers, hearing, messages, r
 			return err
 		}
 	}
-	if err := p.Wait(ctx, bus.All); err != nil {
+	if err := p.Wait(ctx, confirm); err != nil {
 		return err
 	}
 	took := time.Since(start)
+	by := map[bus.Path]int{}
+	for _, m := range b.Members() {
+		by[m.Path]++
+	}
+	_, _ = fmt.Fprintf(os.Stdout, "paths: %d udp, %d tcp, %d member\n", by[bus.PathUDP], by[bus.PathTCP], by[bus.PathMember])
 	st := p.Stats()
 	_, _ = fmt.Fprintf(os.Stdout, "sent %v in %v, repaired %.2f of data, %d packets, %d NACKs for %d packets\n", &c, took.Round(time.Millisecond),
 		float64(st.RepairBytes)/float64(st.Bytes), st.Packets, st.Nacks, st.NackedPackets)
 	return nil
+}
+
+// busPaths tells by which way members are reached that are not, or not any more, by UDP.
+func busPaths(ctx context.Context, b *bus.Bus) {
+	for e := range b.Events(ctx) {
+		if e.Kind == bus.PathChanged || e.Kind == bus.Joined && e.Member.Path != bus.PathUDP {
+			_, _ = fmt.Fprintf(os.Stdout, "path of %s: %s %s\n", e.Member.Name, e.Member.Path, e.Member.Via)
+		}
+	}
 }
 
 func busSubscribe(ctx context.Context, b *bus.Bus, messages int) error {
@@ -164,11 +197,11 @@ func busSubscribe(ctx context.Context, b *bus.Bus, messages int) error {
 		_, _ = fmt.Fprintf(os.Stdout, ", %s %d", k, dropped[k])
 	}
 	_, _ = fmt.Fprintln(os.Stdout)
-	// The publisher waits for all to confirm: stay until it goes.
+	// The publisher waits for all to confirm: stay until it goes. Its goodbye may be lost with a member that was to pass it on, and went first.
 	brief, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for e := range b.Events(brief) {
-		if e.Kind == bus.Left && strings.HasPrefix(e.Member.Name, "publish") {
+		if (e.Kind == bus.Left || e.Kind == bus.MemberUnreachable) && strings.HasPrefix(e.Member.Name, "publish") {
 			break
 		}
 	}

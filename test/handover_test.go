@@ -315,7 +315,7 @@ func TestHandoverKilled(t *testing.T) {
 		return nil
 	})
 	p.Wait(20 * time.Second)
-	if lost := 300 - p.Count("icmp_seq=.* time="); lost > mayLose {
+	if lost := 300 - p.Count("icmp_seq=.* time="); lost > mayLose/2 { // at half the rate
 		t.Errorf("hung: %d of 300 pings lost", lost)
 	}
 	converse(t, "239.8.8.5", a, b)

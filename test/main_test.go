@@ -17,15 +17,17 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if !busProgram() {
+	if !busProgram() && !storeProgram() {
 		rig.Main(m)
 	}
 }
 
 const python = "/usr/bin/python3"
 
-// long is set by make test-long.
-var long = os.Getenv("WEFT_TEST_LONG") != ""
+// longVariable is set by make test-long; long says whether it is.
+const longVariable = "WEFT_TEST_LONG"
+
+var long = os.Getenv(longVariable) != ""
 
 // times returns how often to do a thing: a short and a long run.
 func times(short, inLong int) int {

@@ -14,6 +14,7 @@ type key struct{ system, wiring, metric string }
 type results struct {
 	machine  machine
 	settings settings
+	systems  []entry           // in the order of the tables
 	versions map[string]string // by system
 	refused  map[string]string // system -> why it could not be run
 	values   map[key]sample
@@ -23,7 +24,7 @@ type results struct {
 
 func newResults(s settings, m machine) *results {
 	return &results{
-		machine: m, settings: s, versions: map[string]string{}, refused: map[string]string{},
+		machine: m, settings: s, systems: catalogue, versions: map[string]string{}, refused: map[string]string{},
 		values: map[key]sample{}, capped: map[key]bool{},
 	}
 }

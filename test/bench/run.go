@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -39,17 +40,11 @@ type bench struct {
 
 // benchmark does all rounds and writes what they found.
 func benchmark(ctx context.Context, s settings) error {
-	if os.Geteuid() != 0 {
-		return errors.New("it makes network namespaces: run it as root (make bench)")
-	}
-	held, err := lock(folder + ".lock")
+	held, err := prepare(ctx)
 	if err != nil {
 		return err
 	}
 	defer held.Close()
-	if err := removeLeftovers(ctx); err != nil {
-		return err
-	}
 	b := &bench{settings: s, res: newResults(s, thisMachine(ctx)), began: time.Now(), guesses: map[string]float64{}}
 	for _, tool := range []string{"ip", "bridge", "ethtool", "ping", "iperf3"} {
 		if _, err := program(tool); err != nil {
@@ -80,21 +75,41 @@ func benchmark(ctx context.Context, s settings) error {
 	return errors.Join(os.RemoveAll(folder), b.write())
 }
 
+// prepare makes sure that this is the only benchmark on the machine, until it is closed, and removes what a killed one left.
+func prepare(ctx context.Context) (io.Closer, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("it makes network namespaces: run it as root (make bench)")
+	}
+	held, err := lock(folder + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	if err := removeLeftovers(ctx); err != nil {
+		return nil, errors.Join(err, held.Close())
+	}
+	return held, nil
+}
+
 func (b *bench) write() error {
-	if b.JSON != "" {
-		if err := b.res.writeJSON(b.JSON); err != nil {
+	return b.res.write(report(b.res, time.Since(b.began)), "benchmarks.md")
+}
+
+// write saves the values, if asked for, and the page, by default in docs.
+func (r *results) write(text, page string) error {
+	s := r.settings
+	if s.JSON != "" {
+		if err := r.writeJSON(s.JSON); err != nil {
 			return err
 		}
 	}
-	text := report(b.res, time.Since(b.began))
-	switch b.Out {
+	switch s.Out {
 	case "-":
 		_, err := os.Stdout.WriteString(text)
 		return err
 	case "":
-		b.Out = filepath.Join("docs", "benchmarks.md")
+		s.Out = filepath.Join("docs", page)
 	}
-	return os.WriteFile(b.Out, []byte(text), 0o644)
+	return os.WriteFile(s.Out, []byte(text), 0o644)
 }
 
 // say tells who watches.

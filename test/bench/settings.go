@@ -50,43 +50,62 @@ type settings struct {
 // settingsFrom reads the environment.
 func settingsFrom(env func(string) string) (settings, error) {
 	s := settings{
-		Rounds: 5, Out: env("OUT"), JSON: env("JSON"),
-		TCP: 3 * time.Second, Step: time.Second, Near: 1.1, Idle: 5 * time.Second, Pings: 250,
+		Out: env("OUT"), JSON: env("JSON"),
+		TCP: 3 * time.Second, Step: 400 * time.Millisecond, Near: 1.2, Idle: 5 * time.Second, Pings: 250,
 	}
-	if v := env("ROUNDS"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 || n > 100 {
-			return s, fmt.Errorf("ROUNDS=%s: want 1 to 100", v)
-		}
-		s.Rounds = n
+	var err error
+	if s.Rounds, err = rounds(env); err != nil {
+		return s, err
 	}
 	s.RampRounds = min(s.Rounds, 2)
 	if s.Rounds == 1 { // a look, in under 20 minutes
-		s.TCP, s.Step, s.Near, s.Idle, s.Pings = 2*time.Second, 400*time.Millisecond, 1.2, 3*time.Second, 150
-	}
-	names := make([]string, len(catalogue))
-	for i, e := range catalogue {
-		names[i] = e.name
+		s.TCP, s.Idle, s.Pings = 2*time.Second, 3*time.Second, 150
 	}
 	for _, l := range []struct {
 		name string
 		to   *[]string
 		all  []string
-	}{{"ONLY", &s.Only, names}, {"TESTS", &s.Tests, allTests}, {"WIRINGS", &s.Wirings, allWirings}} {
-		var err error
+	}{{"ONLY", &s.Only, names(catalogue)}, {"TESTS", &s.Tests, allTests}, {"WIRINGS", &s.Wirings, allWirings}} {
 		if *l.to, err = choose(l.name, env(l.name), l.all); err != nil {
 			return s, err
 		}
 	}
-	sizes := make([]string, len(receivers))
-	for i, n := range receivers {
-		sizes[i] = strconv.Itoa(n)
-	}
-	some, err := choose("RECEIVERS", env("RECEIVERS"), sizes)
-	for _, n := range some {
-		s.Receivers = append(s.Receivers, receivers[slices.Index(sizes, n)])
-	}
+	s.Receivers, err = chooseNumbers("RECEIVERS", env("RECEIVERS"), receivers)
 	return s, err
+}
+
+// rounds is how many to do, 5 by default.
+func rounds(env func(string) string) (int, error) {
+	v := env("ROUNDS")
+	if v == "" {
+		return 5, nil
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > 100 {
+		return 0, fmt.Errorf("ROUNDS=%s: want 1 to 100", v)
+	}
+	return n, nil
+}
+
+func names(es []entry) []string {
+	ns := make([]string, len(es))
+	for i, e := range es {
+		ns[i] = e.name
+	}
+	return ns
+}
+
+// chooseNumbers is choose for numbers.
+func chooseNumbers(name, list string, all []int) (some []int, err error) {
+	texts := make([]string, len(all))
+	for i, n := range all {
+		texts[i] = strconv.Itoa(n)
+	}
+	want, err := choose(name, list, texts)
+	for _, n := range want {
+		some = append(some, all[slices.Index(texts, n)])
+	}
+	return some, err
 }
 
 // choose returns those of all that a list separated by commas names, in the order of all; an empty list names every one.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,4 +29,21 @@ func lock(path string) (io.Closer, error) {
 		return nil, fmt.Errorf("another benchmark runs (%s): %w", path, err)
 	}
 	return f, nil
+}
+
+// monotonicBase is CLOCK_MONOTONIC as this process began to look at it; Go's own clock goes on from there without a system call.
+var monotonicBase, monotonicSince = func() (int64, time.Time) {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // there always is one
+	return t.Nano(), time.Now()
+}()
+
+// monotonic is CLOCK_MONOTONIC in nanoseconds, the same for all processes of a machine.
+func monotonic() int64 { return monotonicBase + int64(time.Since(monotonicSince)) }
+
+// sleepUntil waits for a time of that clock, more exactly than Go's timers do.
+func sleepUntil(at int64) {
+	t := unix.NsecToTimespec(at)
+	for unix.ClockNanosleep(unix.CLOCK_MONOTONIC, unix.TIMER_ABSTIME, &t, nil) == unix.EINTR {
+	}
 }

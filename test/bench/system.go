@@ -60,6 +60,10 @@ var catalogue = []entry{
 		version: kernel, make: func() system { return &vxlan{mdb: true} },
 	},
 	{
+		name: "vxlan-bridge", title: "kernel VXLAN, bridge and veth", how: "the first one, for containers: the device in a bridge, programs behind a veth",
+		version: kernel, make: func() system { return &vxlan{bridged: true} },
+	},
+	{
 		name: "wireguard", title: "wireguard-go", how: "ChaCha20-Poly1305, MTU 1420, configured over its socket",
 		noMulticast: "allowed-ips give each destination to one peer",
 		version:     wireguardVersion, make: func() system { return &wireguard{} },

@@ -16,8 +16,9 @@ import (
 
 // vxlan is the kernel's own overlay, every host knowing every other.
 type vxlan struct {
-	mdb    bool // the sender copies the group to its members by MDB, not by the flood list
-	copied []*host
+	mdb     bool // the sender copies the group to its members by MDB, not by the flood list
+	bridged bool // programs are in a namespace of their own behind a bridge, as containers are
+	copied  []*host
 }
 
 func (v *vxlan) add(ctx context.Context, w *world, h *host) error {
@@ -25,10 +26,11 @@ func (v *vxlan) add(ctx context.Context, w *world, h *host) error {
 	if err := w.batch(ctx, h.ns, lines); err != nil {
 		return err
 	}
-	if err := w.batch(ctx, h.ns, fmt.Sprintf("link set ov0 address %s\n", overlayMAC(h.n))); err != nil {
-		return err
+	join := v.own
+	if v.bridged {
+		join = v.bridge
 	}
-	if err := w.overlayLink(ctx, h, "ov0", 1450); err != nil {
+	if err := join(ctx, w, h); err != nil {
 		return err
 	}
 	for _, p := range w.hosts {
@@ -43,6 +45,32 @@ func (v *vxlan) add(ctx context.Context, w *world, h *host) error {
 		}
 	}
 	return nil
+}
+
+const vxlanMTU = 1450
+
+// own has the host itself use the device.
+func (v *vxlan) own(ctx context.Context, w *world, h *host) error {
+	if err := w.batch(ctx, h.ns, fmt.Sprintf("link set ov0 address %s\n", overlayMAC(h.n))); err != nil {
+		return err
+	}
+	return w.overlayLink(ctx, h, "ov0", vxlanMTU)
+}
+
+// bridge puts the device in a bridge, and a veth that leads to where programs run.
+func (v *vxlan) bridge(ctx context.Context, w *world, h *host) error {
+	h.inside = h.ns + "-in"
+	if err := w.namespace(ctx, h.inside); err != nil {
+		return err
+	}
+	lines := fmt.Sprintf("link set ov0 mtu %[1]d\nlink add br0 type bridge forward_delay 0\n"+
+		"link add in0 mtu %[1]d type veth peer name ov0 address %[2]s mtu %[1]d netns %[3]s\n"+
+		"link set ov0 master br0\nlink set in0 master br0\nlink set br0 up\nlink set ov0 up\nlink set in0 up\n", vxlanMTU, overlayMAC(h.n), h.inside)
+	if err := w.batch(ctx, h.ns, lines); err != nil {
+		return err
+	}
+	h.dev, h.addr = "ov0", overlay(h.n)
+	return w.batch(ctx, h.inside, fmt.Sprintf("addr add %s/24 dev ov0\nlink set ov0 up\n", h.addr))
 }
 
 // members programs who listens to the group, as a control plane would that is not part of the kernel.

@@ -78,8 +78,26 @@ func newWorld(ctx context.Context, name string) (*world, error) {
 	if err := w.namespace(ctx, w.hub); err != nil {
 		return nil, err
 	}
+	if err := w.withoutFilters(ctx); err != nil {
+		return nil, err
+	}
 	// Snooping off: what the underlay floods is then up to the systems alone, not to when a querier last asked.
 	return w, w.batch(ctx, w.hub, "link add sw type bridge mcast_snooping 0 forward_delay 0\nlink set sw up\n")
+}
+
+// withoutFilters keeps the hub from showing bridged packets to iptables, where the kernel does that (br_netfilter, which Docker
+// loads): it stands for a switch, and no switch does. The bridges of the hosts are as the kernel makes them.
+func (w *world) withoutFilters(ctx context.Context) error {
+	for _, of := range []string{"iptables", "ip6tables", "arptables"} {
+		name := "net.bridge.bridge-nf-call-" + of
+		if _, err := os.Stat("/proc/sys/" + strings.ReplaceAll(name, ".", "/")); err != nil {
+			continue // no such module
+		}
+		if _, err := execute(ctx, nil, "ip", "netns", "exec", w.hub, "sysctl", "-q", "-w", name+"=0"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *world) namespace(ctx context.Context, ns string) error {

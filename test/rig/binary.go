@@ -31,18 +31,19 @@ func moduleRoot() (string, error) {
 }
 
 func compile(bin string, flags ...string) error {
+	if os.Getenv("WEFT_TEST_RACE") != "" { // the daemon under the race detector: slow, and finds what others don't
+		return compileWith([]string{"CGO_ENABLED=1", "GORACE=halt_on_error=1"}, bin, append([]string{"-race"}, flags...)...)
+	}
+	return compileWith([]string{"CGO_ENABLED=0"}, bin, flags...)
+}
+
+func compileWith(env []string, bin string, flags ...string) error {
 	root, err := moduleRoot()
 	if err != nil {
 		return err
 	}
-	args := append([]string{"build", "-o", bin}, flags...)
-	env := append(os.Environ(), "CGO_ENABLED=0")
-	if os.Getenv("WEFT_TEST_RACE") != "" { // the daemon under the race detector: slow, and finds what others don't
-		args = append(args, "-race")
-		env = append(os.Environ(), "CGO_ENABLED=1", "GORACE=halt_on_error=1")
-	}
-	cmd := exec.Command("go", append(args, "./cmd/weft")...)
-	cmd.Dir, cmd.Env = root, env
+	cmd := exec.Command("go", append(append([]string{"build", "-o", bin}, flags...), "./cmd/weft")...)
+	cmd.Dir, cmd.Env = root, append(os.Environ(), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build weft: %w\n%s", err, out)
 	}

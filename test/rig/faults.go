@@ -156,6 +156,12 @@ func (u *Underlay) Deafen(h *Host) Fault {
 	return u.setFault("deaf "+h.Name, fmt.Sprintf("  oifname %q ip daddr 224.0.0.0/4 drop\n  oifname %q ip6 daddr ff10::/12 drop\n", u.port(h), u.port(h)))
 }
 
+// DeafenIPv4 drops what IPv4 multicast a LAN carries to a host; that of IPv6 goes on.
+func (u *Underlay) DeafenIPv4(h *Host) Fault {
+	u.w.T.Helper()
+	return u.setFault("deaf in IPv4 "+h.Name, fmt.Sprintf("  oifname %q ip daddr 224.0.0.0/4 drop\n", u.port(h)))
+}
+
 // Dup delivers a share of the packets to each host twice.
 func (u *Underlay) Dup(percent float64) Fault {
 	u.w.T.Helper()

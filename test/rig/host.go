@@ -33,6 +33,7 @@ type Host struct {
 	answers *Process // see Reached
 	last    []string // arguments of the last Up
 	extra   []string // of the environment
+	swarm   bool     // see ForSwarm
 }
 
 func (w *World) prepare(h *Host) {

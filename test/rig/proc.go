@@ -49,6 +49,25 @@ func (p *Process) CPU() (time.Duration, error) {
 	return time.Duration(user+system) * time.Second / userHZ, nil
 }
 
+// IdleTime returns how long the processors of this machine have had nothing to do, all of them together.
+func IdleTime() (time.Duration, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	f := strings.Fields(line) // cpu user nice system idle iowait ...
+	if len(f) < 6 {
+		return 0, fmt.Errorf("/proc/stat: %q", line)
+	}
+	idle, err1 := strconv.ParseInt(f[4], 10, 64)
+	waiting, err2 := strconv.ParseInt(f[5], 10, 64)
+	if err1 != nil || err2 != nil {
+		return 0, fmt.Errorf("/proc/stat: %q", line)
+	}
+	return time.Duration(idle+waiting) * time.Second / userHZ, nil
+}
+
 // RSS returns the process's resident memory in bytes.
 func (p *Process) RSS() (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -229,33 +230,79 @@ func TestProcessLines(t *testing.T) {
 // TestSweeperOutlivesTheTest: a test process that dies, whatever of, leaves nothing.
 func TestSweeperOutlivesTheTest(t *testing.T) {
 	t.Parallel()
-	const child = "WEFT_RIG_CHILD"
-	if os.Getenv(child) != "" {
-		w := New(t)
+	sweptAfter(t, func(w *World) []int {
 		h := w.Cloud().Host("h1")
 		p := h.Start("unshare", "-n", "sh", "-c", "echo away; exec sleep 1000") // as weft run: in none of our namespaces
 		p.ExpectLine("^away$", 5*time.Second)
-		fmt.Printf("made %s %d\n", w.Prefix(), p.PID())
+		return []int{p.PID()}
+	})
+}
+
+// TestSweeperEndsDocker: the same for an engine of Docker's, whose parts and containers are not children of the test's, or of each other.
+func TestSweeperEndsDocker(t *testing.T) {
+	t.Parallel()
+	sweptAfter(t, func(w *World) []int {
+		d := w.Cloud().Host("h1").Docker()
+		d.Must("run", "-d", "--name", "c1", DockerImage, "sleep", "1000")
+		d.Must("run", "-d", "--name", "c2", "--network", "none", DockerImage, "sleep", "1000")
+		d.Kill9()
+		d.Begin()
+		pids, err := d.processes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(pids) < 7 {
+			t.Fatalf("%d processes, want two containers, a shim for each, dockerd, containerd, and who holds their place", len(pids))
+		}
+		return pids
+	})
+}
+
+// sweptAfter has a child run act, which returns processes, and die by SIGKILL; then all that it made must go.
+func sweptAfter(t *testing.T, act func(*World) []int) {
+	t.Helper()
+	const child = "WEFT_RIG_CHILD"
+	if os.Getenv(child) != "" {
+		w := New(t)
+		pids := act(w)
+		fmt.Println("made", w.Prefix(), w.Dir(), fmt.Sprint(pids))
 		_ = signalSelf()
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run", "^TestSweeperOutlivesTheTest$")
+	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$")
 	cmd.Env = append(os.Environ(), child+"=1", "WEFT_BIN="+Binary(t))
 	out, err := cmd.Output()
 	if err == nil {
 		t.Fatal("the child survived SIGKILL")
 	}
-	var prefix string
-	var pid int
+	var prefix, dir string
+	var pids []int
 	for line := range strings.Lines(string(out)) {
-		_, _ = fmt.Sscanf(line, "made %s %d", &prefix, &pid)
+		f := strings.Fields(strings.NewReplacer("[", "", "]", "").Replace(line))
+		if len(f) < 4 || f[0] != "made" {
+			continue
+		}
+		prefix, dir = f[1], f[2]
+		for _, text := range f[3:] {
+			pid, err := strconv.Atoi(text)
+			if err != nil {
+				t.Fatalf("%q: %v", line, err)
+			}
+			pids = append(pids, pid)
+		}
 	}
 	if prefix == "" {
 		t.Fatalf("the child made nothing: %q", out)
 	}
 	Eventually(t, 10*time.Second, func() error {
-		if left := leftNamespaces(prefix); len(left) > 0 || alive(pid) {
-			return fmt.Errorf("left %v, process alive: %v", left, alive(pid))
+		left := leftovers(prefix, dir)
+		for _, pid := range pids {
+			if alive(pid) {
+				left = append(left, fmt.Sprint("process ", pid))
+			}
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("left: %v", left)
 		}
 		return nil
 	})

@@ -27,20 +27,28 @@ import (
 
 // sweep removes all that belongs to a prefix once its standard input ends. It reads process groups to kill, one a line.
 // $1 prefix, $2 folder. A process inside one of our namespaces is ours whoever started it; one that left them, as
-// weft run does, is found by its group. (No "--" after -KILL: Debian's sh takes it for a group.)
+// weft run does, is found by its group, containers by their control group, which has their own name if they are Docker's plugins. (No "--" after -KILL: Debian's sh takes it for a group.)
+// Dying takes its time, and what dies still holds its namespace and its control group.
 const sweep = `
 trap '' INT TERM HUP
 groups=$(cat)
 for g in $groups; do kill -s KILL -- "-$g" 2>/dev/null; done
-for round in 1 2 3; do
-  left=
-  for ns in $(ip netns list | cut -d' ' -f1 | grep "^$1-"); do
-    pids=$(ip netns pids "$ns" 2>/dev/null)
-    [ -n "$pids" ] && left=1 && kill -KILL $pids 2>/dev/null
-  done
-  [ -z "$left" ] && break
+plugins=$(ls "$2"/*/docker/data/plugins 2>/dev/null | grep -E '^[0-9a-f]{64}$')
+for round in $(seq 100); do
+  pids=$(find /sys/fs/cgroup -path "*/$1/*" -name cgroup.procs -exec cat {} + 2>/dev/null
+    for p in $plugins; do find /sys/fs/cgroup -path "*/$p/cgroup.procs" -exec cat {} + 2>/dev/null; done
+    for ns in $(ip netns list | cut -d' ' -f1 | grep "^$1-"); do ip netns pids "$ns" 2>/dev/null; done)
+  [ -z "$pids" ] && break
+  kill -KILL $pids 2>/dev/null
+  sleep 0.02
 done
 for ns in $(ip netns list | cut -d' ' -f1 | grep "^$1-"); do ip netns del "$ns"; done
+for round in $(seq 100); do
+  find /sys/fs/cgroup -depth -type d -path "*/$1*" -exec rmdir {} + 2>/dev/null
+  [ -z "$(find /sys/fs/cgroup -type d -path "*/$1*" -print -quit 2>/dev/null)" ] && break
+  sleep 0.02
+done
+for p in $plugins; do find /sys/fs/cgroup -depth -type d -name "$p" -exec rmdir {} + 2>/dev/null; done
 rm -rf /etc/netns/"$1"-* "$2"
 exit 0
 `
@@ -135,8 +143,8 @@ func (w *World) close() {
 	for _, p := range procs {
 		p.wait() // reap; all are dead now
 	}
-	if left := leftNamespaces(w.prefix); len(left) > 0 {
-		w.T.Errorf("namespaces left behind: %v", left)
+	if left := leftovers(w.prefix, w.dir); len(left) > 0 {
+		w.T.Errorf("left behind: %v", left)
 	}
 }
 
@@ -157,12 +165,28 @@ func (w *World) dump() {
 	}
 }
 
-func leftNamespaces(prefix string) []string {
-	entries, err := filepath.Glob("/run/netns/" + prefix + "-*")
-	if err != nil {
-		return nil
+// leftovers are the namespaces, control groups, mounts and files of a prefix that there still are.
+func leftovers(prefix, dir string) []string {
+	var left []string
+	for _, pattern := range []string{
+		"/run/netns/" + prefix + "-*", "/etc/netns/" + prefix + "-*", dir,
+		"/sys/fs/cgroup/" + prefix + "*", "/sys/fs/cgroup/*/" + prefix + "*", // version 2, and version 1
+	} {
+		found, err := filepath.Glob(pattern)
+		if err == nil {
+			left = append(left, found...)
+		}
 	}
-	return entries
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return append(left, err.Error())
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.Contains(f[4], prefix) { // field 5 of proc(5): where
+			left = append(left, f[4])
+		}
+	}
+	return left
 }
 
 // namespace makes a network namespace with loopback up and returns its full name.
