@@ -257,7 +257,8 @@ func (m *Mesh) refused(now time.Time, from link.Addr, index uint32, r *handshake
 	at := m.attempts[index]
 	delete(m.attempts, index)
 	if r.Code == handshake.CodeUnknown {
-		return // its tables do not name us yet; the next try may find them newer
+		m.firstContact(now, at)
+		return
 	}
 	if at.found.IsValid() && m.foundRefused(at, r.Code) {
 		return
@@ -274,6 +275,23 @@ func (m *Mesh) refused(now time.Time, from link.Addr, index uint32, r *handshake
 	if m.hopeless(r.Code) {
 		m.cfg.Rejected(fmt.Errorf("%s refuses this host: %s", who, r.Text))
 	}
+}
+
+// firstContact asks a host under the token that does not know us although we know it: the last message by which it would have let us in
+// was lost, or its disk was put back. While there is a session in which it answers this can wait: its tables may be newer at the next try.
+func (m *Mesh) firstContact(now time.Time, refused attempt) {
+	h := m.hosts[refused.to]
+	if h == nil || !m.wanted(h) || h.up && !h.pong.IsZero() || m.greetings < 1 {
+		return
+	}
+	m.greetings--
+	at, err := m.machine.Start(now, nil)
+	if err != nil {
+		m.log.Debug("handshake not begun", "host", h.name(), "err", err)
+		return
+	}
+	m.attempts[at.Index] = attempt{to: h.id, addr: refused.addr, at: now}
+	m.sendRaw(refused.addr, h.id, at.Packet)
 }
 
 // hopeless reports whether a refusal ends this run. A host that has been let in stays: one member's

@@ -83,7 +83,7 @@ type event struct {
 
 // attempt is a handshake that we began.
 type attempt struct {
-	to   ident.HostID // zero: first contact, by seed
+	to   ident.HostID // zero: whoever is at a seed's address, or at one that was found
 	addr link.Addr
 	seed string
 	at   time.Time

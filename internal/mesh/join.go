@@ -112,6 +112,7 @@ func (m *Mesh) lookUp(name string) {
 			}
 			s.err = ""
 			s.addrs = addrs
+			m.tickSeeds(time.Now())
 		})
 	})
 }
