@@ -27,9 +27,9 @@ const (
 	MaxEndpoints = 8
 	MaxRelays    = 4
 
-	// IdleTime closes a session without streams; SpliceIdle a splice without traffic. Sessions through the
-	// splice send keepalives.
-	IdleTime   = 30 * time.Second
+	// IdleTime closes a session without streams, which holds 100 kB and more: who is asked for all it knows (memberlist, each 30 s)
+	// is another host each time. SpliceIdle closes a splice without traffic. Sessions through the splice send keepalives.
+	IdleTime   = 10 * time.Second
 	SpliceIdle = time.Minute
 
 	dialTime      = 2 * time.Second  // for all endpoints, in parallel
