@@ -152,7 +152,7 @@ func programRequests(t *testing.T, h []*rig.Host, c []*nats.Conn) {
 		if got := strings.TrimSpace(h[2].MustWeft("request", "svc."+w, "weft")); got != "WEFT" {
 			t.Errorf("weft request to %s: %q", w, got)
 		}
-		rig.Eventually(t, 5*time.Second, func() error { // the first time what the client wants may be on its way
+		rig.Eventually(t, 20*time.Second, func() error { // the first time what the client wants may be on its way
 			if got, want := ask(t, c[0], w, "request svc.nats hello"), "HELLO map[By:[nats] For:["+w+"]]"; got != want {
 				return fmt.Errorf("%s asks a NATS client: %s", w, got)
 			}
@@ -173,7 +173,8 @@ func programRequests(t *testing.T, h []*rig.Host, c []*nats.Conn) {
 		t.Error(err)
 	}
 	for _, w := range []string{"p1", "p2"} {
-		rig.Eventually(t, 5*time.Second, func() error {
+		// A request that crosses the news of it waits for its own five seconds: who asked cannot tell whether it was taken.
+		rig.Eventually(t, 20*time.Second, func() error {
 			if got := ask(t, c[0], w, "request svc.nats hello"); !strings.Contains(got, "nobody is there to answer") {
 				return fmt.Errorf("the client has unsubscribed: %s", got)
 			}
