@@ -38,6 +38,12 @@ type (
 	Attach = api.Attach
 	// Name is a name in a network.
 	Name = api.Name
+	// SwarmNetwork is the body of PUT /v1/docker/networks/{name}.
+	SwarmNetwork = api.SwarmNetwork
+	// SwarmNode is a host whose Docker follows the cluster.
+	SwarmNode = api.SwarmNode
+	// SwarmNodes answers GET /v1/docker/networks/{name}.
+	SwarmNodes = api.SwarmNodes
 	// NameAdd is the body of POST /v1/names.
 	NameAdd = api.NameAdd
 	// Lookup answers GET /v1/lookup.

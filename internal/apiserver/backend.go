@@ -18,6 +18,7 @@ type Backend interface {
 	Names
 	Measurements
 	Buses
+	Swarm
 	Lifecycle
 }
 
@@ -100,6 +101,17 @@ type Buses interface {
 	Request(ctx context.Context, bus string, r api.BusRequest) (api.BusMessage, error)
 	// Subscribe tells what comes until ctx ends or that returns an error.
 	Subscribe(ctx context.Context, bus string, s api.BusSubscribe, tell func(api.BusEvent) error) error
+}
+
+// Swarm is the part of a Backend that has Docker on all nodes of a Swarm follow the cluster.
+type Swarm interface {
+	// AllowSwarm lets weft make configurations in the Docker of this host.
+	AllowSwarm(ctx context.Context, a api.SwarmAllow) error
+	// PutSwarmNetwork asks for a network's configuration on all nodes that allow it, RemoveSwarmNetwork has it removed from them.
+	PutSwarmNetwork(ctx context.Context, name string, n api.SwarmNetwork) error
+	RemoveSwarmNetwork(ctx context.Context, name string) error
+	// SwarmNodes tells how far the nodes are: CodeNotFound for a network that nobody asked for.
+	SwarmNodes(ctx context.Context, name string) (api.SwarmNodes, error)
 }
 
 // Lifecycle is the part of a Backend that is about the daemon itself.

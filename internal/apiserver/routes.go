@@ -70,6 +70,7 @@ func (s *Server) routes(to huma.API) {
 	s.clusterRoutes(to)
 	s.networkRoutes(to)
 	s.nameRoutes(to)
+	s.swarmRoutes(to)
 	s.benchRoutes(to)
 	s.busRoutes(to)
 	op(s, to, http.MethodPost, "/v1/down", "down", "Stop the daemon", func(ctx context.Context, in *withBody[api.Down]) (api.Done, error) {

@@ -53,7 +53,7 @@ func (a *App) engineOf() (*dockerapi.Client, error) {
 
 func (a *App) dockerSetup() *cobra.Command {
 	var socket string
-	var inSwarm bool
+	var inSwarm, follow bool
 	c := &cobra.Command{
 		Use: "setup", Short: "Make sure that Docker on this host can use weft",
 		Long: `Make sure that Docker on this host can use weft. Without --swarm there is nothing to
@@ -61,7 +61,9 @@ install: Docker finds weft by its socket. Where systemd has weft.service it is e
 that weft starts before Docker at boot. With --swarm Docker gets a plugin that it
 starts itself, ` + swarm.Driver + `: Swarm takes no other. The plugin is this binary,
 made without a registry; it has no rights but to pass Docker's calls on to weft on this
-host, and need not follow its upgrades. Done again, nothing changes.
+host, and need not follow its upgrades. From then on weft may also make in this Docker
+the networks that only hold configuration, for weft docker network create on another
+node, and nothing else (--follow=false: not). Done again, nothing changes.
 
 DOCKER_HOST says where Docker's socket is.`,
 		Args: words(0, 0, ""),
@@ -88,6 +90,9 @@ DOCKER_HOST says where Docker's socket is.`,
 			if err != nil {
 				return err
 			}
+			if s.Follows, err = a.follow(cmd.Context(), follow); err != nil {
+				return err
+			}
 			if err := a.setUp(s); err != nil {
 				return err
 			}
@@ -96,7 +101,22 @@ DOCKER_HOST says where Docker's socket is.`,
 	}
 	a.dockerSocket(c, &socket)
 	c.Flags().BoolVar(&inSwarm, "swarm", false, "for Swarm mode: install and enable the plugin "+swarm.Driver)
+	c.Flags().BoolVar(&follow, "follow", true, "with --swarm: let weft make configurations here that another node asks for")
 	return c
+}
+
+// follow lets weft make configurations in this host's Docker, or not any more.
+func (a *App) follow(ctx context.Context, allow bool) (bool, error) {
+	socket := ""
+	if allow {
+		var err error
+		if socket, err = dockerapi.Socket(a.env("DOCKER_HOST", "")); err != nil {
+			return false, &usageError{err}
+		}
+	}
+	d := a.client()
+	defer d.Close()
+	return allow, d.AllowSwarm(ctx, socket)
 }
 
 // setUp says what a node has now, and what to do next.
@@ -108,7 +128,8 @@ func (a *App) setUp(s swarm.Setup) error {
 			InSwarm bool   `json:"in_swarm"`
 			Made    bool   `json:"made"`
 			Enabled bool   `json:"enabled"`
-		}{swarm.Driver, s.Docker, s.InSwarm, s.Made, s.Enabled})
+			Follows bool   `json:"follows"` // weft may make configurations here
+		}{swarm.Driver, s.Docker, s.InSwarm, s.Made, s.Enabled, s.Follows})
 	}
 	what := "is enabled already"
 	switch {
@@ -172,18 +193,15 @@ func (a *App) dockerRelay() *cobra.Command {
 func (a *App) dockerNetwork() *cobra.Command {
 	rm := &cobra.Command{
 		Use: "rm NAME", Short: "Remove a network from the Swarm, and from this node",
-		Long: `Remove a network of the Swarm (on a manager) and the network on this node that holds
-its configuration. The weft network stays on this host: weft network rm NAME.`,
+		Long: `Remove a network of the Swarm (on a manager) and, on all nodes, the networks that hold
+its configuration. The weft network stays: weft network rm NAME.`,
 		Args: words(1, 1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.engineOf()
 			if err != nil {
 				return &usageError{err}
 			}
-			if err := swarm.RemoveNetwork(cmd.Context(), d, args[0]); err != nil {
-				return err
-			}
-			return a.done("removed; on every other node: docker network rm %s; and the weft network: weft network rm %s", swarm.ConfigName(args[0]), args[0])
+			return a.removeSwarmNetwork(cmd.Context(), d, args[0])
 		},
 	}
 	return nouns("network", "Make and remove networks of a Swarm", a.dockerNetworkCreate(), rm)
@@ -201,10 +219,11 @@ func (a *App) dockerNetworkCreate() *cobra.Command {
 	c := &cobra.Command{
 		Use: "create NAME", Short: "Make a weft network one of the Swarm's",
 		Long: `Make a weft network one of the Swarm's, under its name. On a manager: makes the weft
-network if there is none, gives this node the network NAME-weft, which only holds
-configuration, and makes the network of the Swarm. What is left to do on the other
-nodes is printed. On a worker: gives that node the configuration. Every node needs
-weft docker setup --swarm before. Done again, nothing changes.`,
+network if there is none, gives all nodes the network NAME-weft, which only holds
+configuration, and makes the network of the Swarm. Nodes that are down, or come later,
+get theirs when weft is up there; what is left to do by hand is printed. On a worker:
+gives that node the configuration. Every node needs weft docker setup --swarm before.
+Done again, nothing changes.`,
 		Args: words(1, 1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w.Name = args[0]
@@ -288,8 +307,12 @@ func (a *App) createSwarmNetwork(ctx context.Context, w swarmNetwork) error {
 		if err != nil {
 			return err
 		}
+		has, err := a.spread(ctx, n)
+		if err != nil {
+			return err
+		}
 		for _, x := range nodes {
-			out.Nodes = append(out.Nodes, left(x))
+			out.Nodes = append(out.Nodes, left(x, has))
 		}
 	}
 	if a.json {
@@ -298,10 +321,17 @@ func (a *App) createSwarmNetwork(ctx context.Context, w swarmNetwork) error {
 	return out.write(a.Out)
 }
 
-// left says what a node lacks.
-func left(x swarm.Node) nodeLeft {
+// left says what a node lacks, beside what hosts say of themselves.
+func left(x swarm.Node, has []client.SwarmNode) nodeLeft {
 	l := nodeLeft{ID: x.ID, Name: x.Name}
+	i := slices.IndexFunc(has, func(h client.SwarmNode) bool { return h.Node == x.ID })
 	switch {
+	case i >= 0 && has[i].Waiting:
+		l.Reason = "no answer of weft there yet"
+	case i >= 0 && has[i].Reason != "":
+		l.Reason = has[i].Reason
+	case i >= 0:
+		l.Done = true
 	case !x.Ready:
 		l.Reason = "down"
 	case !x.Plugin:

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weft-net/weft/client"
 	"github.com/weft-net/weft/internal/apiserver/apiservertest"
 	"github.com/weft-net/weft/internal/dockerapi"
 	"github.com/weft-net/weft/internal/dockerapi/dockerapitest"
@@ -18,6 +19,7 @@ import (
 // node is a node of a Swarm: a daemon and an engine, both in memory.
 type node struct {
 	*testing.T
+	daemon *apiservertest.Backend
 	runDir string
 	engine *dockerapitest.Engine
 	// systemctl is the service manager's.
@@ -27,7 +29,8 @@ type node struct {
 func newNode(t *testing.T) node {
 	t.Helper()
 	enabled := func(context.Context, ...string) (string, error) { return "enabled", nil }
-	return node{t, apiservertest.Serve(t, apiservertest.New()), dockerapitest.New(t), enabled}
+	daemon := apiservertest.New()
+	return node{t, daemon, apiservertest.Serve(t, daemon), dockerapitest.New(t), enabled}
 }
 
 // plugin gives the node the plugin, as weft docker setup --swarm would.
@@ -82,7 +85,17 @@ func TestDockerNetwork(t *testing.T) {
 	if err := json.Unmarshal([]byte(c.out), &again); err != nil || again.Made || again.Subnet != "10.9.0.0/24" || again.Command != command || len(again.Nodes) != 2 {
 		t.Errorf("a second time: %+v, %v", c, err)
 	}
-	if c := n.weft("docker", "network", "rm", "films"); c.code != 0 || !strings.Contains(c.out, "docker network rm films-weft") {
+	// Nodes whose weft may do it have done it.
+	n.daemon.SetSwarm(client.SwarmNode{Host: "a", Node: "n1"}, client.SwarmNode{Host: "b", Node: "n2"}, client.SwarmNode{Host: "c", Node: "n3", Reason: "no room"})
+	c = n.weft("docker", "network", "create", "films", "-o", "weft.ipv6=false")
+	if want := "network films (10.9.0.0/24) is in the Swarm, and this node\ntype on these nodes, before tasks come there:\n  " + command + "\n    c  no room\n"; c.code != 0 || c.out != want {
+		t.Errorf("got\n%+v\nwant\n%s", c, want)
+	}
+	if c := n.weft("docker", "network", "rm", "films"); c.code != 0 || !strings.Contains(c.out, "left on c: docker network rm films-weft there") {
+		t.Errorf("rm: %+v", c)
+	}
+	n.daemon.SetSwarm(client.SwarmNode{Host: "b", Node: "n2"}, client.SwarmNode{Host: "c", Node: "n3"})
+	if c := n.weft("docker", "network", "rm", "films"); c.code != 0 || !strings.Contains(c.out, "removed from the Swarm and its nodes") {
 		t.Errorf("rm: %+v", c)
 	}
 	for _, name := range []string{"films", "films-weft"} {
@@ -95,6 +108,9 @@ func TestDockerNetwork(t *testing.T) {
 	n.engine.Info.Swarm.ControlAvailable = false
 	if c := n.weft("docker", "network", "create", "weft"); c.code != 0 || c.out != "network weft (10.32.0.0/20) is in this node\n" {
 		t.Errorf("on a worker: %+v", c)
+	}
+	if c := n.weft("docker", "network", "rm", "films"); c.code != 1 || !strings.Contains(c.errs, "on a manager: weft docker network rm films") {
+		t.Errorf("rm on a worker: %+v", c)
 	}
 	if c := n.weft("docker", "network", "create", "ghost"); c.code != 1 || !strings.Contains(c.errs, "on a manager of the Swarm first: weft docker network create ghost") {
 		t.Errorf("on a worker, of nothing: %+v", c)

@@ -152,6 +152,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 	s.endpoint = s.newEndpoint()
 	s.bus = s.newClusterBus()
 	s.bares = &bares{s: s, here: map[string]*bareHere{}}
+	s.swarm = newSwarmNets(s)
 	advertise, err := s.advertised()
 	if err != nil {
 		return err

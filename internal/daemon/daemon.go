@@ -68,6 +68,7 @@ type System struct {
 	endpoint *bench.Endpoint // of measurements
 	bus      *clusterBus
 	bares    *bares
+	swarm    *swarmNets
 	names    *nameService
 	docker   *docker.Plugin
 	// containers is nil when Docker is not to be asked for names.

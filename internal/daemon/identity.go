@@ -19,6 +19,7 @@ const (
 	fileOthers   = "others" // a copy of other hosts' blocks: who they are, where to find them
 	fileAttach   = "attachments"
 	fileDocker   = "docker" // which of Docker's networks, addresses and endpoints is which
+	fileSwarm    = "swarm"  // where Docker is that follows the cluster's wishes for a Swarm
 )
 
 // identity is who this host is; written once, when it founds or joins.

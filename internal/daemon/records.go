@@ -21,6 +21,8 @@ const (
 	keyBus     = "bus"     // scope 0: busRecord, by each host that is on the cluster's own bus
 	keyStay    = "stay"    // scope 0: nothing, by each host that stays on the cluster's own bus, for programs
 	keyBare    = "bare/"   // scope 0, + name: bareRecord, by each host that has the bare bus
+	keySwarm   = "swarm/"  // scope 0, + name: swarmRecord, by each host that made or removed the Swarm's network
+	keyNode    = "node"    // scope 0: nodeRecord, by each host whose Docker follows these
 	keyHear    = "hear"    // scope 0: whose native multicast the writer hears, see encodeHeard
 )
 

@@ -138,9 +138,11 @@ func FuzzRecords(f *testing.F) {
 	f.Add(byte(4), "239.1.2.3", encode(memberRecord{"mal": {Exclude: true}}))
 	f.Add(byte(5), "", encode(busRecord{Port: 6785}))
 	f.Add(byte(6), "chat", encode(goodBare))
+	f.Add(byte(7), "party", encode(swarmRecord{Version: 1, Subnet: netip.MustParsePrefix("10.32.0.0/20"), Options: map[string]string{"weft.ipv6": "false"}}))
+	f.Add(byte(8), "", encode(nodeRecord{Node: "n1", Reports: map[string]nodeReport{"party": {Version: 1, Why: "no room"}}}))
 	f.Fuzz(func(t *testing.T, kind byte, name string, in []byte) {
 		read := func(b []byte) (any, error) {
-			switch kind % 6 {
+			switch kind % 9 {
 			case 0:
 				return decodeCluster(b)
 			case 1:
@@ -156,6 +158,13 @@ func FuzzRecords(f *testing.F) {
 				return decodeBus(b)
 			case 6:
 				_, r, err := decodeBare(keyBare+name, b)
+				return r, err
+			case 7:
+				_, r, err := decodeSwarm(keySwarm+name, b)
+				return r, err
+			case 8:
+				var r nodeRecord
+				err := decode("record of a node", b, &r)
 				return r, err
 			}
 			_, r, err := decodeMembers(keyMember+name, b)

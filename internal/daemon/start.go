@@ -91,6 +91,7 @@ func (s *System) start(founding bool) error {
 	s.poke()
 	s.go_(s.bus.run)
 	s.go_(s.bares.run)
+	s.go_(s.swarm.run)
 	s.go_(s.finder.run)
 	s.startDocker()
 	if s.cfg.NATS != "" {

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/weft-net/weft/internal/frag"
@@ -316,17 +315,4 @@ func (m *Mesh) warn(now time.Time, text string) {
 	if m.warnings.add(now, text) {
 		m.log.Warn("warning", "text", text)
 	}
-}
-
-// printable makes a peer's text safe for a terminal and a log.
-func printable(s string) string {
-	if len(s) > 400 {
-		s = s[:400]
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\uFFFD' {
-			return '?'
-		}
-		return r
-	}, s)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/record"
 	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/stream"
 	"github.com/weft-net/weft/internal/wire"
@@ -73,6 +74,9 @@ func (m *Mesh) Remove(id ident.HostID, force bool) error {
 	return err
 }
 
+// maxNote bounds what is shown of a line from another host, in bytes.
+const maxNote = 400
+
 // tell sends a line to another host's operator.
 func (m *Mesh) tell(to ident.HostID, text string) {
 	_ = m.Send(to, append([]byte{wire.KindNote}, text...))
@@ -80,7 +84,7 @@ func (m *Mesh) tell(to ident.HostID, text string) {
 
 // note takes a line from another host.
 func (m *Mesh) note(h *host, body []byte) {
-	m.warn(time.Now(), fmt.Sprintf("host %s says: %s", h.name(), printable(string(body))))
+	m.warn(time.Now(), fmt.Sprintf("host %s says: %s", h.name(), record.Printable(string(body), maxNote)))
 }
 
 // Leave says goodbye: others need not notice by its silence that this host is dead, and send it nothing more. Close is to follow

@@ -101,24 +101,20 @@ func RemoveNetwork(ctx context.Context, c *dockerapi.Client, name string) error 
 	if err != nil {
 		return err
 	}
-	for _, x := range []struct {
-		name string
-		ours bool
-	}{{name, info.Swarm.ControlAvailable}, {ConfigName(name), true}} {
-		has, there, err := c.Network(ctx, x.name)
+	if info.Swarm.ControlAvailable {
+		has, there, err := c.Network(ctx, name)
 		switch {
 		case err != nil:
 			return err
-		case !there || !x.ours:
-			continue
-		case x.name == name && has.Driver != Driver, x.name != name && (!has.ConfigOnly || has.IPAM == nil || has.IPAM.Driver != Driver):
-			return fmt.Errorf("network %s of Docker's is not weft's for Swarm: docker network rm %s, if you mean it", x.name, x.name)
-		}
-		if err := c.RemoveNetwork(ctx, x.name); err != nil {
-			return err
+		case there && has.Driver != Driver:
+			return notOurs(name)
+		case there:
+			if err := c.RemoveNetwork(ctx, name); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return RemoveConfig(ctx, c, name)
 }
 
 // Node is a node of the Swarm, as far as a network of weft's goes.

@@ -179,6 +179,7 @@ type Setup struct {
 	InSwarm bool
 	Made    bool // the plugin was not there before
 	Enabled bool // it was not enabled before
+	Follows bool // weft makes configurations here that other nodes ask for; SetUp does not set it
 }
 
 // SetUp gives a node's Docker the plugin, and enables it. Done already, it changes nothing. weft is the binary to put into it.

@@ -217,6 +217,65 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
+// TestFollow: a node makes what the cluster wants, once, and again when somebody removed it; it says what is in the way, removes what is not wanted
+// any more, and nothing else.
+func TestFollow(t *testing.T) {
+	weft, daemon := program(t), dockerapitest.Driver(t)
+	e := dockerapitest.New(t)
+	c := dockerapi.New(e.Socket)
+	party := swarm.Wish{Network: swarm.Network{Name: "party", Subnet: "10.32.16.0/20", Options: map[string]string{"weft.ipv6": "false"}}, Version: 3}
+	follow := func(w ...swarm.Wish) map[string]swarm.Report {
+		t.Helper()
+		node, r, err := swarm.Follow(t.Context(), c, w)
+		if err != nil || node != e.Info.Swarm.NodeID && e.Info.InSwarm() || len(r) != len(w) {
+			t.Fatalf("node %q, %v, %v", node, r, err)
+		}
+		return r
+	}
+	if r := follow(party)["party"]; r.Version != 3 || !strings.Contains(r.Why, "weft docker setup --swarm") {
+		t.Errorf("without the plugin: %+v", r)
+	}
+	if _, err := swarm.SetUp(t.Context(), c, weft, daemon); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if r := follow(party)["party"]; r != (swarm.Report{Version: 3}) {
+			t.Errorf("%+v", r)
+		}
+		changes := len(e.Changes())
+		if follow(party); len(e.Changes()) != changes {
+			t.Errorf("changed what was right: %v", e.Changes())
+		}
+		if err := c.RemoveNetwork(t.Context(), "party-weft"); err != nil { // by hand
+			t.Fatal(err)
+		}
+	}
+	follow(party)
+	if err := c.CreateNetwork(t.Context(), dockerapi.Network{Name: "mine-weft", Driver: "bridge", Scope: "local"}); err != nil {
+		t.Fatal(err)
+	}
+	gone := party
+	gone.Version, gone.Gone = 4, true
+	mine := swarm.Wish{Network: swarm.Network{Name: "mine"}, Version: 1, Gone: true}
+	r := follow(gone, mine)
+	if r["party"] != (swarm.Report{Version: 4}) || r["mine"].Version != 1 || !strings.Contains(r["mine"].Why, "is not weft's for Swarm") {
+		t.Errorf("%+v", r)
+	}
+	if _, ok := e.Network("party-weft"); ok {
+		t.Error("the configuration is left")
+	}
+	if _, ok := e.Network("mine-weft"); !ok {
+		t.Error("somebody's network is gone")
+	}
+	e.Info.Swarm.LocalNodeState = "inactive"
+	if r := follow(party)["party"]; !strings.Contains(r.Why, "in no Swarm") {
+		t.Errorf("in no Swarm: %+v", r)
+	}
+	if _, _, err := swarm.Follow(t.Context(), dockerapi.New("/nowhere/docker.sock"), nil); err == nil {
+		t.Error("no Docker, and no error")
+	}
+}
+
 // TestNodes: of each other node it is said what it lacks.
 func TestNodes(t *testing.T) {
 	e := dockerapitest.New(t)

@@ -23,6 +23,7 @@ type Backend struct {
 	networks    []api.Network
 	attachments []api.Attachment
 	names       []api.Name
+	nodes       []api.SwarmNode
 	services    []api.Service
 	calls       []string
 	fail        error
