@@ -68,6 +68,7 @@ func newsArrive(t *testing.T, sender, receiver *rig.Process) {
 	}
 	last := first + 20
 	receiver.ExpectLine(fmt.Sprintf("^received news %d$", last), 10*time.Second)
+	sender.ExpectLine(fmt.Sprintf("^published news %d$", last), 10*time.Second) // Docker may bring its line later
 	for i := first; i <= last; i++ {
 		line := fmt.Sprintf("news %d$", i)
 		if sent, got := sender.Count("^published "+line), receiver.Count("^received "+line); sent != 1 || got != 1 {

@@ -29,6 +29,7 @@ func (s *System) limits() map[string][2]int {
 	out["names"] = [2]int{c.Fullest, names.MaxEntries}
 	out["names_waiting"] = [2]int{c.Waiting, nameserver.MaxWaiting}
 	out["attachments"] = [2]int{s.vnet.Stats().Attachments, vnet.MaxAttachments}
+	out["swarm_networks"] = [2]int{s.swarm.count(), maxSwarmNets}
 	out["bare_buses"] = [2]int{s.bares.count(), maxBare}
 	if s.bus.nats != nil {
 		out["nats_clients"] = [2]int{s.bus.nats.Status().Connections, nats.MaxConnections}

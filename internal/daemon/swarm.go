@@ -128,6 +128,13 @@ func (n *swarmNets) allow(socket string) error {
 	return nil
 }
 
+// count is how many networks of a Swarm Docker here follows.
+func (n *swarmNets) count() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.seen)
+}
+
 func (n *swarmNets) wake() {
 	select {
 	case n.poke <- struct{}{}:
