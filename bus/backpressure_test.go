@@ -52,8 +52,9 @@ func TestBackPressure(t *testing.T) {
 					}
 					taken += n
 				}
-				// A block is a packet where nobody else has work, and each costs the queue something beside what is in it.
-				if least := (64 << 10) / (1000 + 64 + itemCost); taken < least || taken > 2000 {
+				// A block is a packet where nobody else has work, and each costs the queue something beside what is in it. One of three
+				// messages may not fit where two would.
+				if least := (64<<10)/(1000+64+itemCost) - 2; taken < least || taken > 2000 {
 					t.Errorf("%s: %d messages of 1,000 bytes with a queue of 64 KiB and a window of 256", name, taken)
 				}
 				got := 0
