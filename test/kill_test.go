@@ -174,7 +174,8 @@ func TestRestartKeepsAddresses(t *testing.T) {
 // that comes back afterwards is a new one.
 func TestDown(t *testing.T) {
 	t.Parallel()
-	_, h := cloud(t, 2)
+	u, h := cloud(t, 2)
+	u.Host("never").MustWeft("down", "--clean") // where there is nothing, nothing is wrong
 	a, b := startAgent(t, h[0], "a"), startAgent(t, h[1], "b")
 	was, id := b.ip4(), hostID(t, h[0], "h2")
 	h[1].MustWeft("down")

@@ -195,7 +195,9 @@ func (v *VNet) Clean() ([]string, error) {
 	for _, n := range v.networks {
 		n.service = nil // gone with its port
 	}
-	errs = append(errs, v.save())
+	if b, err := v.cfg.Store.Load(); err != nil || len(b) > 0 { // a host that never was one has no record, and nobody who may write one
+		errs = append(errs, v.save())
+	}
 	v.mu.Unlock()
 	slices.Sort(removed)
 	return removed, errors.Join(append(errs, v.Down())...)
