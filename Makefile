@@ -24,8 +24,8 @@ demo: ## three hosts, a cloud that drops multicast, and a chat over it (needs ro
 	@./demo/demo.sh
 
 test: test-deps ## every test, race detector on, in random order (needs root, 45 minutes)
-	$(GO) test -race -shuffle=on -count=1 -timeout 15m $$($(GO) list ./... | grep -vE '/test(/natsgo)?$$')
-	$(GO) test -count=1 -timeout 10m ./test/natsgo # alone: tests of nats.go allow 20 ms for an answer
+	$(GO) test -race -shuffle=on -count=1 -timeout 30m $$($(GO) list ./... | grep -vE '/test(/natsgo)?$$')
+	$(GO) test -count=1 -timeout 20m ./test/natsgo # alone: tests of nats.go allow 20 ms for an answer
 	$(GO) test -race -shuffle=on -count=1 -timeout 60m ./test # alone: it measures
 
 test-nats: ## the tests of NATS's own Go client, those that need core features, against the listener; a minute
