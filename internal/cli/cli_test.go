@@ -5,9 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,9 +15,8 @@ import (
 	"github.com/weft-net/weft/client"
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/apiserver/apiservertest"
+	"github.com/weft-net/weft/internal/goldentest"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 type call struct {
 	code      int
@@ -156,20 +153,7 @@ func TestGolden(t *testing.T) {
 			got := weft(t, runDir, "", strings.Fields(line)...)
 			text := fmt.Sprintf("$ weft %s\n%s-- errors --\n%s-- exit %d --\n", line, got.out, got.errs, got.code)
 			text = strings.ReplaceAll(text, runDir, "RUN_DIR")
-			path := filepath.Join("testdata", name+".txt")
-			if *update {
-				if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if text != string(want) {
-				t.Errorf("got:\n%s\nwant:\n%s", text, want)
-			}
+			goldentest.Compare(t, name+".txt", text)
 			if strings.HasSuffix(name, "-json") && !json.Valid([]byte(got.out)) {
 				t.Errorf("not JSON: %s", got.out)
 			}

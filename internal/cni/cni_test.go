@@ -5,19 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/weft-net/weft/client"
 	"github.com/weft-net/weft/internal/api"
+	"github.com/weft-net/weft/internal/goldentest"
 	"github.com/weft-net/weft/internal/vnet"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // errNoDaemon is what the client says of a daemon that is not there.
 var errNoDaemon = fmt.Errorf("%w at /run/weft/weft.sock: start it with weft up", client.ErrNoDaemon)
@@ -114,20 +110,7 @@ func TestGolden(t *testing.T) {
 				asked = "-- " + strings.Join(calls, "\n-- ") + "\n"
 			}
 			text := fmt.Sprintf("$ %s weft\n%s\n%s%s-- exit %d\n", c.env, c.in, asked, out, code)
-			path := filepath.Join("testdata", name+".txt")
-			if *update {
-				if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if text != string(want) {
-				t.Errorf("got:\n%s\nwant:\n%s", text, want)
-			}
+			goldentest.Compare(t, name+".txt", text)
 			if out != "" && !json.Valid([]byte(out)) || (code != 0) != strings.Contains(out, `"code"`) {
 				t.Errorf("exit %d with\n%s", code, out)
 			}

@@ -1,34 +1,15 @@
 package guard
 
 import (
-	"flag"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/weft-net/weft/internal/goldentest"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := "testdata/" + name
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(string(want), got); d != "" {
-		t.Errorf("%s differs; if that is meant, run with -update (-want +got):\n%s", file, d)
-	}
-}
 
 func sample() Desired {
 	return Desired{
@@ -49,9 +30,9 @@ func sample() Desired {
 }
 
 func TestRulesGolden(t *testing.T) {
-	golden(t, "empty.nft", Rules(Desired{ControlPort: 6783}).String())
-	golden(t, "sample.nft", Rules(sample()).String())
-	golden(t, "plain.nft", hostOnly(plainSample()))
+	goldentest.Compare(t, "empty.nft", Rules(Desired{ControlPort: 6783}).String())
+	goldentest.Compare(t, "sample.nft", Rules(sample()).String())
+	goldentest.Compare(t, "plain.nft", hostOnly(plainSample()))
 }
 
 // plainSample has one sealed and one plain network.
