@@ -126,6 +126,24 @@ func (c *busCrowd) burst(subject string, messages, rate int, options ...string) 
 	return b
 }
 
+// holds measures up to three times, until what is asked holds: other work on the machine makes packets late, which then count as lost, and only ever
+// adds to what repairs cost.
+func (c *busCrowd) holds(measure func(try int) error) {
+	c.t.Helper()
+	const tries = 3
+	for try := 1; ; try++ {
+		err := measure(try)
+		switch {
+		case err == nil || c.t.Failed():
+			return
+		case try == tries:
+			c.t.Errorf("%v, in each of %d runs", err, tries)
+			return
+		}
+		c.t.Logf("once more: %v", err)
+	}
+}
+
 // end has all leave.
 func (c *busCrowd) end() {
 	c.t.Helper()
@@ -158,34 +176,42 @@ func TestBusStorm(t *testing.T) {
 	const receivers, loss = 50, 1 - 0.9*0.95
 	messages := times(30_000, 1_000_000)
 	c := crowd(t, receivers, messages)
-	heal := c.u.LoseFrom(c.hosts[0], 10)
-	b := c.burst("load.common", messages, 0)
-	lost := float64(c.u.LostFrom())
-	heal()
-	t.Logf("common loss: %.0f packets, %.2f repairs for each", lost, (b.repairs+b.late)/lost)
-	if b.repairs+b.late > 1.3*lost {
-		t.Errorf("%.0f packets of repair for %.0f lost by all", b.repairs+b.late, lost)
-	}
+	c.holds(func(try int) error {
+		heal := c.u.LoseFrom(c.hosts[0], 10)
+		b := c.burst(fmt.Sprint("load.common", try), messages, 0)
+		lost := float64(c.u.LostFrom())
+		heal()
+		t.Logf("common loss: %.0f packets, %.2f repairs for each", lost, (b.repairs+b.late)/lost)
+		if b.repairs+b.late > 1.3*lost {
+			return fmt.Errorf("%.0f packets of repair for %.0f lost by all", b.repairs+b.late, lost)
+		}
+		return nil
+	})
 
 	c.u.Loss(10)
 	c.u.Dup(5)
 	c.u.Corrupt(5)
-	b = c.burst("load.again", messages, 0, "again")
 	theory := untilAll(receivers, loss)
-	lost = (b.packets + b.repairs) * receivers * loss
-	t.Logf("by sending again: %.0f %% of the data, theory %.0f %%; %.2f NACK datagrams for each packet lost", 100*b.repairBytes/b.bytes, 100*theory, b.asked/lost)
-	if b.repairBytes+b.late*b.bytes/b.packets > 1.1*theory*b.bytes {
-		t.Errorf("repairs are %.2f of the data, and %.0f packets of receivers; theory %.2f", b.repairBytes/b.bytes, b.late, theory)
-	}
-	if n := max(b.asked, float64(b.others)); n > 3*lost {
-		t.Errorf("%.0f NACKs for %.0f packets lost", n, lost)
-	}
-
-	b = c.burst("load.parity", messages, 0)
-	t.Logf("by parity packets: %.0f %% of the data, %.0f of %.0f repairs", 100*b.repairBytes/b.bytes, b.parity, b.repairs)
-	if b.repairBytes+b.late*b.bytes/b.packets > 0.6*b.bytes {
-		t.Errorf("repairs are %.2f of the data, and %.0f packets of receivers; by sending again theory has %.2f", b.repairBytes/b.bytes, b.late, theory)
-	}
+	c.holds(func(try int) error {
+		b := c.burst(fmt.Sprint("load.again", try), messages, 0, "again")
+		lost := (b.packets + b.repairs) * receivers * loss
+		t.Logf("by sending again: %.0f %% of the data, theory %.0f %%; %.2f NACK datagrams for each packet lost", 100*b.repairBytes/b.bytes, 100*theory, b.asked/lost)
+		if b.repairBytes+b.late*b.bytes/b.packets > 1.1*theory*b.bytes {
+			return fmt.Errorf("repairs are %.2f of the data, and %.0f packets of receivers; theory %.2f", b.repairBytes/b.bytes, b.late, theory)
+		}
+		if n := max(b.asked, float64(b.others)); n > 3*lost {
+			return fmt.Errorf("%.0f NACKs for %.0f packets lost", n, lost)
+		}
+		return nil
+	})
+	c.holds(func(try int) error {
+		b := c.burst(fmt.Sprint("load.parity", try), messages, 0)
+		t.Logf("by parity packets: %.0f %% of the data, %.0f of %.0f repairs", 100*b.repairBytes/b.bytes, b.parity, b.repairs)
+		if b.repairBytes+b.late*b.bytes/b.packets > 0.6*b.bytes {
+			return fmt.Errorf("repairs are %.2f of the data, and %.0f packets of receivers; by sending again theory has %.2f", b.repairBytes/b.bytes, b.late, theory)
+		}
+		return nil
+	})
 	c.end()
 }
 

@@ -8,11 +8,14 @@ fail() {
 	exit 1
 }
 
-# eventually COMMAND...: it succeeds within 10 s.
-eventually() {
-	end=$(($(date +%s) + 10))
+# eventually COMMAND...: it succeeds within 10 s. within SECONDS COMMAND...: the same with another time.
+eventually() { within 10 "$@"; }
+within() {
+	time=$1
+	end=$(($(date +%s) + time))
+	shift
 	until "$@" >/dev/null 2>&1; do
-		[ "$(date +%s)" -lt "$end" ] || { "$@" || fail "not within 10 s: $*"; return 0; }
+		[ "$(date +%s)" -lt "$end" ] || { "$@" || fail "not within $time s: $*"; return 0; }
 		sleep 0.1
 	done
 }
@@ -65,3 +68,23 @@ told() {
 	got=$(lookup "$1" "$2" || :)
 	[ "$got" = "$3" ] || { echo "$1 is told of $2: '$got', want '$3'"; return 1; }
 }
+
+# value HOST NAME: a variable of that host's: ADDRESS, IMAGE.
+value() { "$1" sh -c "echo \$$2"; }
+
+# network HOST NAME: Docker's command makes a weft network of that name there.
+network() { "$1" docker network create -d weft --ipam-driver weft --ipam-opt weft.network="$2" "$2" >/dev/null; }
+
+# server HOST NETWORK: where names of that network are answered.
+server() { "$1" weft networks --json | tr -d ' \n' | tr '{' '\n' | sed -n "/\"name\":\"$2\"/s/.*\"dns\":\"\([^\"]*\)\".*/\1/p"; }
+
+# container HOST NAME NETWORK: a container that does nothing, in a network.
+container() {
+	"$1" docker run -d --init=false --name "$2" --network "$3" --dns "$(server "$1" "$3")" --dns-search "$3.weave.local" "$(value "$1" IMAGE)" sleep 100000 >/dev/null
+}
+
+# address HOST CONTAINER NETWORK: its IPv4 address.
+address() { "$1" docker inspect -f "{{(index .NetworkSettings.Networks \"$3\").IPAddress}}" "$2"; }
+
+# reaches HOST CONTAINER TO: it pings an address or a name.
+reaches() { eventually "$1" docker exec "$2" ping -c 1 -W 1 "$3"; }
