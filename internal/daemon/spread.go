@@ -69,7 +69,14 @@ func (s *System) inForce(ctx context.Context) {
 func (s *System) onChanged(cs []state.Change) {
 	rest := make([]state.Change, 0, len(cs))
 	for _, c := range cs {
+		if c.Recovered && c.Key == "" {
+			s.ipam.Forked(uint32(c.Scope))
+			continue
+		}
 		if ipam.Owns(c.Key) { // it takes note and no more: whoever waits for addresses must not have to wait for spread
+			if c.Recovered {
+				s.ipam.Recovered(uint32(c.Scope), c.Key, c.Value, c.Gone)
+			}
 			s.ipam.OnChange(uint32(c.Scope), c.Writer, c.Key, c.Value, c.Gone)
 			continue
 		}

@@ -96,7 +96,7 @@ func (s *Service) pickLocked(vni uint32, key string, want netip.Addr, alive []id
 	}
 	for _, o := range joined {
 		owned := o.ring.Owned(s.cfg.Self)
-		if a, ok := o.pool.Alloc(key, owned); ok {
+		if a, ok := o.pool.AllocBut(key, owned, sc.heldElsewhere); ok {
 			return a, o, true, nil
 		}
 	}

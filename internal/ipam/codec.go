@@ -17,21 +17,25 @@ import (
 //
 //	ring/PREFIX    the writer's book about that range: CBOR, see bookWire
 //	ip/KEY         an address in use by the writer: 4 bytes
+//	heir/HOSTID    in the cluster's scope: who takes what a removed host had, by whoever removed it: CBOR, see heirsWire
 //	sub/INDEX      in the cluster's scope: the writer has the network with that part of the range; VNI, 4 bytes
 const (
 	keyRing = "ring/"
 	keyIP   = "ip/"
 	keyNet  = "sub/"
+	keyHeir = "heir/"
 )
 
 // Owns reports whether an entry of the state tables is of this package.
-func Owns(key string) bool { return has(key, keyRing) || has(key, keyIP) || has(key, keyNet) }
+func Owns(key string) bool {
+	return has(key, keyRing) || has(key, keyIP) || has(key, keyNet) || has(key, keyHeir)
+}
 
 // Limits of what is read.
 const (
 	maxKey     = 128      // bytes of an attachment's key
 	maxBook    = 60 << 10 // bytes of a book
-	maxAskBody = 64
+	maxAskBody = 64       // and a book
 )
 
 var errCodec = errors.New("malformed")
@@ -52,6 +56,7 @@ type bookWire struct {
 	Cursors [][3]uint64   `cbor:"6,keyasint"` // to, from, number
 	Estates [][2]uint64   `cbor:"7,keyasint"` // host, serial
 	Left    bool          `cbor:"8,keyasint,omitempty"`
+	Lapsed  bool          `cbor:"9,keyasint,omitempty"`
 }
 
 type holdingWire struct {
@@ -105,7 +110,7 @@ type entry struct {
 func encodeBook(e *entry) ([]byte, error) {
 	b := &e.book
 	t := hostTable{index: map[ident.HostID]uint64{}}
-	w := bookWire{ULA: e.ula, Serial: b.Serial, Seq: b.Seq, Left: e.left}
+	w := bookWire{ULA: e.ula, Serial: b.Serial, Seq: b.Seq, Left: e.left, Lapsed: b.Lapsed}
 	for _, h := range b.Owned {
 		w.Owned = append(w.Owned, t.holding(h))
 	}
@@ -158,7 +163,7 @@ func decodeBook(v []byte) (entry, error) {
 		}
 		return out
 	}
-	b := ring.Book{Serial: w.Serial, Seq: w.Seq}
+	b := ring.Book{Serial: w.Serial, Seq: w.Seq, Lapsed: w.Lapsed}
 	for _, h := range w.Owned {
 		b.Owned = append(b.Owned, holding(h))
 	}
@@ -184,6 +189,7 @@ type ask struct {
 	Want   uint32 `cbor:"3,keyasint,omitempty"`
 	Serial uint64 `cbor:"4,keyasint,omitempty"` // of the asker's book: an ask from before its last word is void
 	Need   bool   `cbor:"5,keyasint,omitempty"` // an attachment waits for it
+	Book   []byte `cbor:"6,keyasint,omitempty"` // no ask at all: the asked host's own book, later than the one that it shows
 }
 
 func encodeAsk(scope uint32, p netip.Prefix, want uint32, serial uint64, need bool) ([]byte, error) {
@@ -191,14 +197,20 @@ func encodeAsk(scope uint32, p netip.Prefix, want uint32, serial uint64, need bo
 	return encMode.Marshal(ask{Scope: scope, Prefix: append(a[:], byte(p.Bits())), Want: want, Serial: serial, Need: need})
 }
 
+// encodeTold is the body of a message that shows a host a book of its own.
+func encodeTold(scope uint32, p netip.Prefix, book []byte) ([]byte, error) {
+	a := p.Addr().As4()
+	return encMode.Marshal(ask{Scope: scope, Prefix: append(a[:], byte(p.Bits())), Book: book})
+}
+
 func decodeAsk(v []byte) (a ask, p netip.Prefix, err error) {
-	if len(v) > maxAskBody {
+	if len(v) > maxAskBody+maxBook {
 		return a, p, fmt.Errorf("ask for a share: %w: %d bytes", errCodec, len(v))
 	}
 	if err := decMode.Unmarshal(v, &a); err != nil {
 		return a, p, fmt.Errorf("ask for a share: %w: %w", errCodec, err)
 	}
-	if len(a.Prefix) != 5 {
+	if len(a.Prefix) != 5 || len(v)-len(a.Book) > maxAskBody {
 		return a, p, fmt.Errorf("ask for a share: %w: range", errCodec)
 	}
 	p = netip.PrefixFrom(netip.AddrFrom4([4]byte(a.Prefix[:4])), int(a.Prefix[4]))

@@ -271,6 +271,41 @@ func TestHostRemoved(t *testing.T) {
 	})
 }
 
+// The heirs that a removal names take what the host had; others, who may think that they are the heir, do not.
+func TestHeirsNamed(t *testing.T) {
+	inLab(t, 4, func(t *testing.T, l *lab) {
+		l.network(7)
+		gone := l.hosts[3]
+		gone.kill()
+		by := l.hosts[1]
+		puts, err := by.Bequeath(gone.id, map[uint32][]ident.HostID{7: {l.hosts[2].id, gone.id}}, by.alive())
+		l.check(err)
+		l.check(by.Publish(0, puts, nil))
+		for i, h := range l.hosts[:3] {
+			l.check(h.HostRemoved(gone.id, i == 1)) // the second host thinks that it is the heir
+		}
+		later(30 * time.Second)
+		for _, h := range l.hosts[:3] {
+			if n := h.share(0, gone.id) + h.share(7, gone.id); n != 0 {
+				t.Fatalf("the host gone owns %d", n)
+			}
+		}
+		heir := func(vni uint32, h *labHost) bool {
+			b, _ := h.scopes[vni].spaces[0].ring.Book(h.id)
+			return slices.ContainsFunc(b.Estates, func(e ring.Estate) bool { return e.Host == gone.id })
+		}
+		if !heir(0, l.hosts[0]) || heir(0, l.hosts[1]) || !heir(7, l.hosts[2]) || heir(7, l.hosts[0]) || heir(7, l.hosts[1]) {
+			t.Fatal("others than those that were named are the heirs")
+		}
+		// When the heir goes, too, its own heir says so again.
+		puts, err = l.hosts[0].Bequeath(by.id, nil, l.hosts[0].alive())
+		l.check(err)
+		if puts[keyHeir+gone.id.String()] == nil {
+			t.Fatal("what the host said of others is not said again")
+		}
+	})
+}
+
 func TestNotPersistedNotGiven(t *testing.T) {
 	inLab(t, 2, func(t *testing.T, l *lab) {
 		l.network(7)

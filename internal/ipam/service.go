@@ -67,6 +67,7 @@ type Counts struct {
 	AsksUnmet  uint64 // asks for which this host has nothing to give
 	AsksMet    uint64
 	AsksSent   uint64
+	BooksTold  uint64 // hosts that were told of a later book of theirs than they showed
 	Persisting uint64 // writes that failed
 }
 
@@ -87,6 +88,7 @@ type Service struct {
 	mu      sync.Mutex
 	running bool                       // the replay of the state tables is over
 	removed map[ident.HostID]time.Time // since when
+	heirs   map[ident.HostID]heirs     // of hosts removed: who takes what they had
 	barred  bool                       // this host itself was removed
 	ula     [6]byte
 	cluster *space // nil until founded or heard of
@@ -94,6 +96,7 @@ type Service struct {
 	spaces  int
 	nets    map[uint32]map[ident.HostID]uint32 // index of the cluster's range: who has it for which VNI
 	asks    []waiting
+	strays  map[stray]bool // own entries that came back from before a loss of the disk
 	counts  Counts
 }
 
@@ -109,6 +112,10 @@ type holder struct {
 	key  string
 }
 
+// heldElsewhere reports whether another host says that it uses an address. Where it is this host's to give, the other's
+// disk was put back, or it was given by force: what is in use is not given a second time, whoever may.
+func (sc *scope) heldElsewhere(a uint32) bool { _, ok := sc.holders[a]; return ok }
+
 // space is one ring with the pool of this host's part.
 type space struct {
 	scope   uint32
@@ -121,8 +128,10 @@ type space struct {
 	net6    netip.Prefix
 	changed chan struct{} // closed and replaced when the ring or the holders change
 	dirty   bool
+	rewrite bool                        // this host's table may hold an older book than it goes by
 	tries   int                         // asks sent, to go round the owners
 	asked   time.Time                   // last ask
+	behind  map[ident.HostID]time.Time  // hosts that showed an older book than is known of them; when they were told
 	seen    map[ring.Conflict]time.Time // since when
 	shown   map[ring.Conflict]bool      // long enough
 }
@@ -147,6 +156,8 @@ func New(cfg Config) *Service {
 		removed: map[ident.HostID]time.Time{},
 		scopes:  map[uint32]*scope{0: newScope()},
 		nets:    map[uint32]map[ident.HostID]uint32{},
+		strays:  map[stray]bool{},
+		heirs:   map[ident.HostID]heirs{},
 	}
 }
 
@@ -166,6 +177,7 @@ func (s *Service) Counts() Counts {
 			out.OldBooks += c.OldBooks
 			out.HeldGives += c.HeldGives
 			out.Yielded += c.Yielded
+			out.Lapses += c.Lapses
 		}
 	}
 	return out
@@ -229,7 +241,7 @@ func (s *Service) spaceLocked(id uint32, p netip.Prefix) *space {
 		return nil
 	}
 	removed := func(id ident.HostID) bool { _, ok := s.removed[id]; return ok } // under mu, like all of the ring
-	sp := &space{scope: id, prefix: p, leavers: map[ident.HostID]bool{}, changed: make(chan struct{}), dirty: true}
+	sp := &space{scope: id, prefix: p, leavers: map[ident.HostID]bool{}, behind: map[ident.HostID]time.Time{}, changed: make(chan struct{}), dirty: true}
 	if id == 0 {
 		n := uint32(1) << (carveBits(p) - p.Bits())
 		sp.ring, sp.pool = ring.New(s.cfg.Self, ring.Range{First: 0, Last: n - 1}, removed), ring.NewPool()
@@ -307,7 +319,7 @@ func (s *Service) publish(scope uint32, puts map[string][]byte, dels []string) e
 func (s *Service) OnChange(scope uint32, writer ident.HostID, key string, value []byte, gone bool) {
 	var err error
 	s.mu.Lock()
-	if writer == s.cfg.Self && s.running {
+	if writer == s.cfg.Self && s.running && !has(key, keyHeir) { // those the daemon writes
 		s.mu.Unlock()
 		return
 	}
@@ -318,6 +330,8 @@ func (s *Service) OnChange(scope uint32, writer ident.HostID, key string, value 
 		err = s.onBookLocked(scope, writer, key, value)
 	case has(key, keyIP):
 		err = s.onHolderLocked(scope, writer, key[len(keyIP):], value, gone)
+	case has(key, keyHeir) && scope == 0 && !gone: // one that is gone was said again by another, or holds all the same
+		err = s.onHeirsLocked(writer, key, value)
 	case has(key, keyNet) && scope == 0:
 		err = s.onNetLocked(writer, key, value, gone)
 	}
@@ -355,6 +369,9 @@ func (s *Service) onBookLocked(scope uint32, writer ident.HostID, key string, va
 		s.ula = [6]byte(e.ula)
 	}
 	changed, err := sp.ring.Set(writer, e.book)
+	if err == nil && writer != s.cfg.Self {
+		s.noteBehindLocked(sp, writer, &e.book, changed)
+	}
 	if changed {
 		delete(sp.leavers, writer)
 		if e.left {

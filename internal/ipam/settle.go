@@ -3,7 +3,9 @@ package ipam
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/weft-net/weft/internal/ident"
@@ -14,8 +16,8 @@ import (
 func (s *Service) tick(now time.Time) (short bool) {
 	s.mu.Lock()
 	var all []*space
-	for _, sc := range s.scopes {
-		all = append(all, sc.spaces...)
+	for _, id := range slices.Sorted(maps.Keys(s.scopes)) {
+		all = append(all, s.scopes[id].spaces...)
 	}
 	asks := s.asks
 	s.asks = nil
@@ -34,7 +36,11 @@ func (s *Service) tick(now time.Time) (short bool) {
 			s.cfg.Log.Error("address share not given", "range", w.sp.prefix, "host", w.from, "err", err)
 		}
 	}
+	if err := s.putStrays(); err != nil {
+		s.cfg.Log.Error("own entries from before a loss of the disk not put right", "err", err)
+	}
 	for _, sp := range all {
+		s.tell(sp, now)
 		s.succeed(sp, now)
 		short = s.askWhenShort(sp, now) || short
 		s.returnLate(sp)
@@ -46,7 +52,11 @@ func (s *Service) tick(now time.Time) (short bool) {
 func (s *Service) settle(sp *space) error {
 	s.plan.Lock()
 	defer s.plan.Unlock()
-	return s.write(sp, func() (ring.Book, bool, error) {
+	s.mu.Lock()
+	rewrite := sp.rewrite
+	sp.rewrite = false
+	s.mu.Unlock()
+	err := s.write(sp, func() (ring.Book, bool, error) {
 		if !sp.dirty {
 			return ring.Book{}, false, nil
 		}
@@ -56,14 +66,21 @@ func (s *Service) settle(sp *space) error {
 		}
 		b, ok := sp.ring.Settle(used)
 		sp.dirty = ok // once more after a write
-		return b, ok, nil
+		return b, ok || rewrite && sp.ring.Serial(s.cfg.Self) > 0, nil
 	})
+	if err != nil {
+		s.mu.Lock()
+		sp.dirty, sp.rewrite = true, sp.rewrite || rewrite
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // HostRemoved notes that a host is gone for good, by the cluster's policy (a majority); call it
-// again for all such hosts after a restart, before Run. byUs says that this host takes over the
-// gone one's part of the cluster's range at once. What has no heir after 10 s, in the networks
-// too, goes to the lowest living host that has a share of it.
+// again for all such hosts after a restart, before Run. Who takes what it had was said by whoever removed
+// it (Bequeath). Where nobody was named, byUs says that this host takes over the gone one's part of the
+// cluster's range at once; what has no heir after 10 s, in the networks too, goes to the lowest living
+// host that has a share of it.
 func (s *Service) HostRemoved(id ident.HostID, byUs bool) error {
 	s.mu.Lock()
 	if id == s.cfg.Self {
@@ -94,12 +111,22 @@ func (s *Service) HostRemoved(id ident.HostID, byUs bool) error {
 		}
 	}
 	cluster := s.cluster
+	_, named := s.heirLocked(id, 0)
 	s.mu.Unlock()
 	s.poke()
-	if byUs && cluster != nil {
+	if byUs && !named && cluster != nil {
 		return s.takeOver(cluster, id)
 	}
 	return nil
+}
+
+// Barred says that this host was removed itself, or that it was taken for removed by mistake: while it is, it gives nothing out,
+// neither to attachments nor to other hosts.
+func (s *Service) Barred(yes bool) {
+	s.mu.Lock()
+	s.barred = yes
+	s.mu.Unlock()
+	s.poke()
 }
 
 func (s *Service) takeOver(sp *space, id ident.HostID) error {
@@ -131,20 +158,25 @@ func (s *Service) returnLate(sp *space) {
 	}
 }
 
-// succeed makes this host the heir of a host removed when no other became it in time and this is
-// the lowest living host that could: of those with a share, in a network.
+// succeed makes this host the heir of a host removed when it was named so; where nobody was, when no other became it in
+// time and this is the lowest living host that could: of those with a share, in a network.
 func (s *Service) succeed(sp *space, now time.Time) {
 	alive := s.cfg.Alive()
 	s.mu.Lock()
-	var due []ident.HostID
-	for id, since := range s.removed {
-		if sp.joined && now.Sub(since) >= heirAfter && len(sp.ring.Owned(id)) > 0 {
-			due = append(due, id)
-		}
-	}
+	lowest := true
 	for _, id := range alive {
 		if _, gone := s.removed[id]; !gone && id.Less(s.cfg.Self) && (sp.scope == 0 || len(sp.ring.Owned(id)) > 0) {
-			due = nil
+			lowest = false
+		}
+	}
+	var due []ident.HostID
+	for _, id := range s.goneLocked() {
+		if !sp.ring.Left(id) {
+			continue
+		}
+		heir, named := s.heirLocked(id, sp.scope)
+		if heir == s.cfg.Self && named || !named && sp.joined && lowest && now.Sub(s.removed[id]) >= heirAfter {
+			due = append(due, id)
 		}
 	}
 	s.mu.Unlock()
@@ -171,7 +203,7 @@ func (s *Service) watchConflicts(sp *space, now time.Time) {
 	s.mu.Lock()
 	seen, shown := map[ring.Conflict]time.Time{}, map[ring.Conflict]bool{}
 	var fresh []ring.Conflict
-	for _, c := range sp.ring.Conflicts() {
+	for _, c := range append(sp.ring.Conflicts(), s.usedTwiceLocked(sp)...) {
 		since, ok := sp.seen[c]
 		if !ok {
 			since = now

@@ -34,6 +34,8 @@ func (s *Service) HandleAsk(from ident.HostID, body []byte) error {
 	case sp == nil:
 		s.counts.AsksUnmet++
 		return nil
+	case a.Book != nil:
+		return s.toldLocked(sp, a.Book)
 	case waits >= 0:
 		if a.Need { // what an attachment waits for stands before what it might do with one day
 			s.asks[waits] = waiting{sp, from, a.Want, a.Serial, a.Need}

@@ -160,6 +160,9 @@ type Book struct {
 	Gives   []Give
 	Cursors []Cursor
 	Estates []Estate
+	// Lapsed: the host's disk was put back once, and it does not know all that it gave away: what it says
+	// to own gives way to any later claim, one that is on its way included.
+	Lapsed bool
 }
 
 // ErrBook is wrapped by every error about a book that its writer should not have written.
@@ -246,10 +249,20 @@ func (b *Book) setCursor(to, from ident.HostID, seq uint64) bool {
 // next returns a deep copy with the next serial.
 func (b *Book) next() Book {
 	return Book{
-		Serial: b.Serial + 1, Seq: b.Seq,
+		Serial: b.Serial + 1, Seq: b.Seq, Lapsed: b.Lapsed,
 		Owned: slices.Clone(b.Owned), Gives: slices.Clone(b.Gives),
 		Cursors: slices.Clone(b.Cursors), Estates: slices.Clone(b.Estates),
 	}
+}
+
+// Same reports whether two books say the same.
+func (b *Book) Same(o *Book) bool {
+	return b.Serial == o.Serial && b.Seq == o.Seq && b.Lapsed == o.Lapsed && slices.EqualFunc(b.Owned, o.Owned, Holding.same) &&
+		slices.EqualFunc(b.Gives, o.Gives, Give.same) && slices.Equal(b.Cursors, o.Cursors) && slices.Equal(b.Estates, o.Estates)
+}
+
+func (h Holding) same(o Holding) bool {
+	return h.Range == o.Range && h.Version == o.Version && h.sameDescent(o)
 }
 
 func overlapsAny(hs []Holding, r Range) bool {

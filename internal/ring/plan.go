@@ -14,13 +14,13 @@ func (r *Ring) Found() (Book, error) {
 	if r.own().Serial != 0 || len(r.claims()) > 0 {
 		return Book{}, ErrFounded
 	}
-	b := r.own().next()
+	b := r.next()
 	b.Owned = []Holding{{Range: r.space, Version: 1, Root: r.self}}
 	return b, nil
 }
 
 // Again plans this host's book as it is, with a new serial.
-func (r *Ring) Again() Book { return r.own().next() }
+func (r *Ring) Again() Book { return r.next() }
 
 // Give plans the hand-over of a part, which this host owns whole, to another host. The caller sees
 // to it that nothing in the part is in use.
@@ -28,7 +28,7 @@ func (r *Ring) Give(to ident.HostID, part Range) (Book, error) {
 	if to == r.self || to.IsZero() {
 		return Book{}, fmt.Errorf("give a range to %s: no other host", to.Short())
 	}
-	b := r.own().next()
+	b := r.next()
 	rest := uint64(0)
 	if part.First <= part.Last {
 		rest = part.Size()
@@ -36,7 +36,7 @@ func (r *Ring) Give(to ident.HostID, part Range) (Book, error) {
 	if rest == 0 {
 		return Book{}, ErrNotOwned
 	}
-	for _, h := range r.own().Owned {
+	for _, h := range b.Owned {
 		o, ok := h.Overlap(part)
 		if !ok {
 			continue
@@ -87,12 +87,12 @@ func (r *Ring) Settle(used []uint32) (b Book, ok bool) {
 			delete(r.books, id)
 		}
 	}
-	b = r.own().next()
+	b = r.next()
 	yielded := r.yield(&b, used)
 	took := r.take(&b)
 	n := len(b.Gives)
 	r.prune(&b)
-	ok = yielded || took || len(b.Gives) != n
+	ok = yielded || took || len(b.Gives) != n || r.lost != nil || b.Lapsed != r.own().Lapsed
 	if ok {
 		r.compact(&b)
 	}
@@ -147,19 +147,19 @@ func (r *Ring) take(b *Book) bool {
 }
 
 // clear returns the parts of a give that no other claim stands against. Parts that another host
-// holds by a better right are left out. ok is false when a claim of equal right is in sight:
-// either the giver gives what is not its own, or a book in between has not come yet; both are
-// cause to wait, and in honest hands the wait ends when that book comes.
+// holds by a better right, or by a later hand-over, are left out. ok is false when an older claim of
+// equal right is in sight: either the giver gives what is not its own, or a book in between has not
+// come yet; both are cause to wait, and in honest hands the wait ends when that book comes.
 func (r *Ring) clear(b *Book, g Give) (parts []Holding, ok bool) {
 	parts = []Holding{g.Holding}
 	mine := g.Holding
 	mine.Version++ // as it will be
-	against := func(h Holding) bool {
+	against := func(h Holding, by ident.HostID, owned bool) bool {
 		o, hit := h.Overlap(g.Range)
 		switch {
 		case !hit, mine.beats(h):
-		case h.beats(mine):
-			parts = cut(parts, o)
+		case h.beats(mine), h.Version > mine.Version, h.Version == mine.Version && (owned || by.Less(g.To)):
+			parts = cut(parts, o) // by right, or the giver gave it before and has lost the memory of that
 		default:
 			return false
 		}
@@ -180,7 +180,7 @@ func (r *Ring) clear(b *Book, g Give) (parts []Holding, ok bool) {
 			owned = nil
 		}
 		for _, h := range owned {
-			if !against(h) {
+			if !against(h, w, true) {
 				return nil, false
 			}
 		}
@@ -190,7 +190,7 @@ func (r *Ring) clear(b *Book, g Give) (parts []Holding, ok bool) {
 			}
 			h := o.Holding
 			h.Version++
-			if !against(h) {
+			if !against(h, o.To, false) {
 				return nil, false
 			}
 		}
@@ -198,7 +198,10 @@ func (r *Ring) clear(b *Book, g Give) (parts []Holding, ok bool) {
 	return parts, true
 }
 
-// yield takes out of Owned what another host holds by a better right and this host does not use.
+// yield takes out of Owned what another host holds by a better right, or by a later hand-over, and this
+// host does not use. A later one can only be when this host gave the range away and does not know it any
+// more: its disk was put back to an older state. What others say is on its way counts only when this
+// host knows that: a host could give what it never had.
 func (r *Ring) yield(b *Book, used []uint32) bool {
 	did := false
 	for _, c := range r.claims() {
@@ -210,7 +213,7 @@ func (r *Ring) yield(b *Book, used []uint32) bool {
 			if !hit {
 				continue
 			}
-			if !c.beats(h) {
+			if !c.beats(h) && !((c.owned || b.Lapsed) && c.later(h, r.self)) {
 				continue
 			}
 			for _, p := range gaps(o, used) {
@@ -231,11 +234,10 @@ func (r *Ring) TakeOver(gone ident.HostID) (Book, error) {
 	if gone == r.self {
 		return Book{}, fmt.Errorf("take over from %s: that is this host", gone.Short())
 	}
-	own := r.own()
 	if r.mourned(gone) {
 		return Book{}, ErrInherited
 	}
-	b := own.next()
+	b := r.next()
 	r.compact(&b)
 	left := r.books[gone]
 	if left == nil {
@@ -243,11 +245,16 @@ func (r *Ring) TakeOver(gone ident.HostID) (Book, error) {
 	}
 	for _, h := range left.Owned {
 		for _, p := range r.unclaimed(gone, h) {
-			b.Owned = add(b.Owned, p.inherit(r.self))
+			for _, free := range without(p.Range, b.Owned) { // never twice in one book
+				part := p
+				part.Range = free
+				b.Owned = add(b.Owned, part.inherit(r.self))
+			}
 		}
 	}
 	for _, g := range left.Gives {
-		if !r.taken(g) {
+		twice := slices.ContainsFunc(b.Gives, func(o Give) bool { return o.From == g.From && o.Seq == g.Seq })
+		if !twice && !r.taken(g) { // a number that stands for two gives is of a host that lost the memory of one
 			b.Gives = append(b.Gives, g)
 		}
 	}

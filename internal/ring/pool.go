@@ -46,6 +46,11 @@ func (p *Pool) Keys() map[string]uint32 { return maps.Clone(p.keys) }
 // Alloc takes the next free address of the ranges, which are in order. A key that has an address
 // keeps it. ok is false when none is free.
 func (p *Pool) Alloc(key string, owned []Range) (a uint32, ok bool) {
+	return p.AllocBut(key, owned, func(uint32) bool { return false })
+}
+
+// AllocBut is Alloc that leaves addresses out which another is known to use.
+func (p *Pool) AllocBut(key string, owned []Range, used func(uint32) bool) (a uint32, ok bool) {
 	if a, ok := p.keys[key]; ok {
 		return a, true
 	}
@@ -58,7 +63,7 @@ func (p *Pool) Alloc(key string, owned []Range) (a uint32, ok bool) {
 				continue
 			}
 			for a := uint64(max(r.First, from)); a <= uint64(r.Last); a++ {
-				if p.free(uint32(a)) {
+				if p.free(uint32(a)) && !used(uint32(a)) {
 					return uint32(a), true
 				}
 			}

@@ -15,6 +15,9 @@ type Ring struct {
 	self    ident.HostID
 	books   map[ident.HostID]*Book
 	removed func(ident.HostID) bool
+	base    *Book // this host's own as it lay on disk
+	lost    *Book // one of this host's own that others have seen and its disk has not, see Recall
+	lapse   bool  // see Lapse
 	counts  Counts
 }
 
@@ -24,6 +27,7 @@ type Counts struct {
 	OldBooks     uint64 // older than one seen before
 	HeldGives    uint64 // times that a give was looked at and left, because another host claims the same range
 	Yielded      uint64 // addresses given up to a better claim
+	Lapses       uint64 // times that others knew a later book of this host's own: its disk was put back
 }
 
 // Errors of plans.
@@ -42,6 +46,7 @@ func New(self ident.HostID, space Range, removed func(ident.HostID) bool) *Ring 
 	return &Ring{
 		space: space, self: self,
 		books:   map[ident.HostID]*Book{self: {}},
+		base:    &Book{},
 		removed: removed,
 	}
 }
@@ -80,19 +85,32 @@ func (r *Ring) Set(writer ident.HostID, b Book) (bool, error) {
 		r.counts.RefusedBooks++
 		return false, fmt.Errorf("host %s: %w: more than %d hosts", writer.Short(), ErrBook, MaxBooks)
 	}
+	if writer == r.self {
+		r.base = &b
+	}
 	r.books[writer] = &b
 	return true, nil
 }
 
+// Book returns the newest book seen of a host; it is not to be written to.
+func (r *Ring) Book(id ident.HostID) (Book, bool) {
+	b := r.books[id]
+	if b == nil || b.Serial == 0 {
+		return Book{}, false
+	}
+	return *b, true
+}
+
 // Commit makes a planned book this host's own. Call it when the book is persisted.
 func (r *Ring) Commit(b Book) error {
-	if b.Serial != r.own().Serial+1 {
+	if b.Serial != r.next().Serial {
 		return ErrStale
 	}
 	if err := b.Check(r.self, r.space); err != nil {
 		return err
 	}
 	r.books[r.self] = &b
+	r.lost = nil
 	return nil
 }
 
@@ -114,7 +132,8 @@ func (r *Ring) mourned(id ident.HostID) bool {
 // claim is a holding and who says so: the owner, or the receiver of a give not yet taken.
 type claim struct {
 	Holding
-	host ident.HostID
+	host  ident.HostID
+	owned bool // not on its way
 }
 
 // claims returns what the hosts say to own, in no order; of gives only those that nobody has taken.
@@ -125,7 +144,7 @@ func (r *Ring) claims() []claim {
 			continue
 		}
 		for _, h := range b.Owned {
-			out = append(out, claim{h, w})
+			out = append(out, claim{h, w, true})
 		}
 		for _, g := range b.Gives {
 			if r.taken(g) {
@@ -133,7 +152,7 @@ func (r *Ring) claims() []claim {
 			}
 			h := g.Holding
 			h.Version++
-			out = append(out, claim{h, g.To})
+			out = append(out, claim{Holding: h, host: g.To})
 		}
 	}
 	return out
@@ -169,6 +188,13 @@ func (r *Ring) Owner(a uint32) (ident.HostID, bool) {
 	return best.host, true
 }
 
+// later reports whether the claim is of the same descent as a holding of host and came after it. Of two that came
+// equally late, which only a host can make that lost the memory of one, the lower host's counts.
+func (c *claim) later(h Holding, host ident.HostID) bool {
+	_, _, same := c.sameLine(h)
+	return same && c.Root == h.Root && !h.beats(c.Holding) && c.over(&claim{Holding: h, host: host})
+}
+
 func (c *claim) over(o *claim) bool {
 	switch {
 	case c.beats(o.Holding):
@@ -192,6 +218,24 @@ func (r *Ring) Owned(id ident.HostID) []Range {
 		out[i] = h.Range
 	}
 	return out
+}
+
+// Left reports whether a host that is gone has something that only an heir can pass on: ranges, or
+// gives by it or to it that nobody has taken, or to those whose heir it was.
+func (r *Ring) Left(gone ident.HostID) bool {
+	if r.inherited(gone) {
+		return false
+	}
+	b := r.books[gone]
+	if b == nil {
+		b = &Book{}
+	}
+	for _, c := range r.claims() {
+		if c.host == gone || !c.owned && b.heirOf(c.host) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(b.Gives, func(g Give) bool { return !r.taken(g) })
 }
 
 // Share is how much of the space a host owns.

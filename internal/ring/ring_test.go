@@ -230,6 +230,78 @@ func TestFoundedTwice(t *testing.T) {
 	}
 }
 
+// The disk of a host is put back to before it gave a part away: it gives way to whoever has it now.
+func TestOlderDisk(t *testing.T) {
+	a, b, c := founded(t)
+	old := *a.own()
+	plan, err := a.Give(hostB, Range{1500, 1999})
+	commit(t, a, plan, err)
+	show(t, a, b)
+	show(t, b, c)
+	again := New(hostA, space, nobody)
+	if _, err := again.Set(hostA, old); err != nil {
+		t.Fatal(err)
+	}
+	show(t, b, again)
+	if got := again.Owned(hostA); !slices.Equal(got, []Range{{1000, 1499}}) {
+		t.Fatalf("owns %v beside the new owner", got)
+	}
+	if !again.own().Lapsed || again.own().Seq != 1 {
+		t.Fatalf("its book does not say that it lost a part: %+v", again.own())
+	}
+	// What it gives now has a number that nobody took before.
+	plan, err = again.Give(hostC, Range{1000, 1009})
+	commit(t, again, plan, err)
+	if g := again.own().Gives; len(g) != 1 || g[0].Seq != 2 {
+		t.Fatalf("gives %+v", g)
+	}
+}
+
+// Others still know what it said since: it goes on from that, with what it took and what is on its way.
+func TestRecall(t *testing.T) {
+	a, b, c := founded(t)
+	plan, err := a.Give(hostB, Range{1500, 1999})
+	commit(t, a, plan, err)
+	show(t, a, b, c)
+	show(t, b, a, c)
+	old := *b.own()
+	plan, err = a.Give(hostB, Range{1400, 1499})
+	commit(t, a, plan, err)
+	show(t, a, b)
+	show(t, b, a) // taken, and the give is gone
+	plan, err = b.Give(hostC, Range{1990, 1999})
+	commit(t, b, plan, err)
+	lost := *b.own()
+	again := New(hostB, space, nobody)
+	for id, book := range map[ident.HostID]Book{hostB: old, hostA: *a.own()} {
+		if _, err := again.Set(id, book); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plan, err = again.Give(hostA, Range{1500, 1509}) // it writes on before it hears of what it lost
+	commit(t, again, plan, err)
+	if ok, err := again.Recall(lost); !ok || err != nil {
+		t.Fatalf("recall: %v %v", ok, err)
+	}
+	plan, ok := again.Settle(nil)
+	if !ok {
+		t.Fatal("nothing follows from a later book")
+	}
+	commit(t, again, plan, nil)
+	if got := again.Owned(hostB); !slices.Equal(got, []Range{{1400, 1499}, {1510, 1989}}) {
+		t.Fatalf("owns %v", got)
+	}
+	if got := again.Giving(hostC); !slices.Equal(got, []Range{{1990, 1999}}) {
+		t.Fatalf("on the way to C: %v", got)
+	}
+	if again.Serial(hostB) <= lost.Serial || again.own().Gives[0].Seq == again.own().Gives[1].Seq {
+		t.Fatalf("book %+v after %+v", again.own(), lost)
+	}
+	if ok, _ := again.Recall(lost); ok {
+		t.Fatal("the same book once more")
+	}
+}
+
 func TestRefusedBooks(t *testing.T) {
 	h := func(first, last uint32) Holding { return Holding{Range: Range{first, last}, Version: 1, Root: hostA} }
 	for name, b := range map[string]Book{

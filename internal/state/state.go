@@ -33,7 +33,8 @@ type Change struct {
 	Key    string
 	Value  []byte // shared with the table: not to be written to
 	Gone   bool   // the entry was deleted; Value is nil
-	// Recovered says that the entry is this host's own, from before a loss of its disk: a peer still had it.
+	// Recovered says that the entry is this host's own, from before a loss of its disk: a peer still had it. Without a
+	// key: this host wrote on from the older disk, so that its table has two histories, of which the lost one is not told.
 	Recovered bool
 }
 

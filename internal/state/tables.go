@@ -302,8 +302,9 @@ func (t *Tables) apply(b Block) ([]Change, error) {
 		for i := range changes {
 			changes[i].Recovered = true
 		}
-		if errors.Is(err, ErrEquivocation) {
+		if errors.Is(err, ErrEquivocation) && !tb.rewrite {
 			tb.rewrite = true
+			changes = append(changes, Change{Writer: t.self, Scope: b.Scope, Recovered: true})
 		}
 	}
 	return changes, err
