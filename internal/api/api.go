@@ -50,11 +50,12 @@ type Hosts struct {
 
 // HostRemoved answers DELETE /v1/hosts/{name}.
 type HostRemoved struct {
-	Name   string   `json:"name"`
-	ID     string   `json:"id"`
-	Ranges []string `json:"ranges" doc:"Address ranges taken over"`
-	Heir   string   `json:"heir" doc:"The host that took the ranges"`
-	InUse  []string `json:"in_use" doc:"Addresses in those ranges that were known to be in use"`
+	Name    string   `json:"name"`
+	ID      string   `json:"id"`
+	Ranges  []string `json:"ranges" doc:"Address ranges taken over"`
+	Heir    string   `json:"heir" doc:"The host that took the ranges"`
+	InUse   []string `json:"in_use" doc:"Addresses that the host was known to use, and by what"`
+	NotSeen []string `json:"not_seen,omitempty" doc:"Networks of the host that this host does not have: what it used there is not known"`
 }
 
 // Link is the way to another host.

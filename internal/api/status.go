@@ -9,7 +9,7 @@ type Status struct {
 	HostID  string `json:"host_id"`
 	Cluster string `json:"cluster" doc:"ClusterID: 16 hexadecimal digits"`
 	// State is one of the State constants; Reason says why it is not connected.
-	State   string  `json:"state" enum:"founded,joining,connected,alone,stopping"`
+	State   string  `json:"state" enum:"founded,joining,connected,alone,removed,stopping"`
 	Reason  string  `json:"reason,omitempty"`
 	UptimeS float64 `json:"uptime_s"`
 	PID     int     `json:"pid"`
@@ -85,12 +85,13 @@ const (
 	StateJoining   = "joining"   // has a token, has reached nobody yet
 	StateConnected = "connected" // at least one link is up
 	StateAlone     = "alone"     // knows others, reaches none of them now
+	StateRemoved   = "removed"   // a member says that this host was removed from the cluster, and it reaches none
 	StateStopping  = "stopping"
 )
 
 // Degraded reports whether the host works, but not with the others it should work with.
 func (s Status) Degraded() bool {
-	return s.State == StateJoining || s.State == StateAlone
+	return s.State == StateJoining || s.State == StateAlone || s.State == StateRemoved
 }
 
 // LinksUp returns the number of hosts that can be reached now.

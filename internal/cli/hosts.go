@@ -60,6 +60,9 @@ func (a *App) host() *cobra.Command {
 				row(w, "removed", r.Name, short(r.ID))
 				row(w, "ranges", join(r.Ranges), "now of "+r.Heir)
 				row(w, "in use", join(r.InUse), "known to be in use there")
+				if len(r.NotSeen) > 0 {
+					row(w, "not seen", join(r.NotSeen), "networks that this host has not: what is in use there is not known here")
+				}
 				row(w, "token", "rotated", "print the new one: weft token")
 			})
 		},

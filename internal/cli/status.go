@@ -44,6 +44,8 @@ func (a *App) status() *cobra.Command {
 			switch {
 			case wait && s.LinksUp() == 0:
 				return &degradedError{fmt.Sprintf("no link after %v", a.linkWait)}
+			case s.State == api.StateRemoved:
+				return &degradedError{"this host is no member any more: " + s.Reason}
 			case s.Degraded():
 				return &degradedError{"this host reaches no other: " + orElse(s.Reason, s.State)}
 			}

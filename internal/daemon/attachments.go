@@ -71,6 +71,8 @@ func (s *System) attach(ctx context.Context, r api.Attach) (api.Attachment, erro
 	switch {
 	case errors.Is(err, ipam.ErrInUse):
 		return api.Attachment{}, api.Errorf(api.CodeConflict, "%w", err)
+	case errors.Is(err, ipam.ErrRemoved):
+		return api.Attachment{}, api.Errorf(api.CodeRefused, "%s", s.removal()).WithHint("what is attached runs on, among itself: weft down --clean, remove %s, weft up with the present token", s.cfg.StateDir)
 	case errors.Is(err, ipam.ErrExhausted), errors.Is(err, context.DeadlineExceeded):
 		return api.Attachment{}, api.Errorf(api.CodeUnavailable, "%w", err)
 	case err != nil:

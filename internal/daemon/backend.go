@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"maps"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/weft-net/weft/internal/api"
@@ -63,17 +65,21 @@ func (b backend) RemoveHost(ctx context.Context, name string, force bool) (api.H
 		return api.HostRemoved{}, api.Errorf(api.CodeRefused, "host %s is this one", name).WithHint("weft down --leave takes this host out")
 	}
 	out := api.HostRemoved{Name: h.Name, ID: h.ID.String(), Ranges: []string{}, InUse: []string{}}
-	for _, a := range b.s.allAttachments() {
-		if a.Host == h.Name {
-			out.InUse = append(out.InUse, strings.Join(a.IPs, " ")+" "+a.Name)
-		}
+	used := b.s.ipam.InUseBy(h.ID) // alive or not
+	for _, a := range slices.SortedFunc(maps.Keys(used), netip.Addr.Compare) {
+		out.InUse = append(out.InUse, a.String()+" "+used[a])
 	}
+	out.NotSeen = b.s.notSeen(h.ID)
 	for _, r := range b.s.ipam.Status() {
 		if r.Owner == h.ID {
 			out.Ranges = append(out.Ranges, rangeText(r))
 		}
 	}
-	if err := b.s.mesh.Remove(h.ID, force); err != nil {
+	heirs, err := b.s.ipam.Bequeath(h.ID, b.s.having(), b.s.mesh.Reachable())
+	if err != nil {
+		return api.HostRemoved{}, err
+	}
+	if err := b.s.mesh.Remove(h.ID, force, heirs); err != nil {
 		return api.HostRemoved{}, api.Errorf(api.CodeRefused, "%w", err)
 	}
 	out.Heir = b.s.heir().Name

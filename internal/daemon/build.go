@@ -162,7 +162,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 		Port: uint16(s.cfg.Port), Advertise: advertise, Seeds: s.id.Seeds,
 		Conn: s.conn, Listener: s.tcp, Underlay: s.underlay, Tables: tables, Persist: persister{s.dir}, Datapath: s.cast, Log: s.log,
 		Services: s.streamServices(), Handle: s.control, Changed: s.onChanged, HostChanged: s.onHost,
-		Rejected: s.reject,
+		Rejected: s.reject, Removed: s.onRemoved,
 	})
 	if err != nil {
 		return err

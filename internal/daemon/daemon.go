@@ -92,6 +92,7 @@ type System struct {
 	defs     map[string]*definition
 	networks map[uint32]*network
 	troubles map[string]string
+	expelled string         // who says that this host was removed from the cluster, and what to do
 	wipe     bool           // leave: the state directory goes, too
 	awaited  *handover.Conn // whoever asked this run to end waits for this to close
 	// ---
@@ -248,6 +249,14 @@ func (s *System) reject(err error) {
 	case s.rejected <- err:
 	default:
 	}
+}
+
+// onRemoved hears that this host was removed from the cluster; "": that it is taken for a member.
+func (s *System) onRemoved(text string) {
+	s.mu.Lock()
+	s.expelled = text
+	s.mu.Unlock()
+	s.ipam.Barred(text != "")
 }
 
 func (s *System) go_(f func()) {

@@ -40,6 +40,29 @@ func (s *System) heir() mesh.HostStatus {
 	return slices.MinFunc(hosts, func(a, b mesh.HostStatus) int { return slices.Compare(a.ID[:], b.ID[:]) })
 }
 
+// having returns the hosts that have each network.
+func (s *System) having() map[uint32][]ident.HostID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[uint32][]ident.HostID{}
+	for _, d := range s.defs {
+		out[d.rec.VNI] = slices.Clone(d.hosts)
+	}
+	return out
+}
+
+// notSeen returns the networks of another host that this host does not have.
+func (s *System) notSeen(id ident.HostID) (out []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(s.defs)) {
+		if d := s.defs[name]; s.networks[d.rec.VNI] == nil && slices.Contains(d.hosts, id) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 func (s *System) networkList() []api.Network {
 	counts := map[string]int{}
 	for _, a := range s.allAttachments() {
@@ -287,6 +310,12 @@ func (s *System) status(ctx context.Context, b backend) (api.Status, error) {
 	return st, nil
 }
 
+func (s *System) removal() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.expelled
+}
+
 func (s *System) condition(st api.Status) (state, reason string) {
 	others := st.HostsKnown - 1
 	switch {
@@ -294,6 +323,8 @@ func (s *System) condition(st api.Status) (state, reason string) {
 		return api.StateStopping, ""
 	case st.LinksUp() > 0:
 		return api.StateConnected, ""
+	case s.removal() != "":
+		return api.StateRemoved, s.removal()
 	case others > 0:
 		return api.StateAlone, fmt.Sprintf("knows %d other hosts and reaches none of them", others)
 	case s.id.Founder:

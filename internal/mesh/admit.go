@@ -74,7 +74,7 @@ func (m *Mesh) admit(id ident.HostID, info handshake.Info, _ bool) *handshake.Re
 	h := m.hosts[id]
 	if h != nil && h.barred {
 		return &handshake.Refusal{Code: handshake.CodeBarred, Text: fmt.Sprintf(
-			"host %s was removed from the cluster; to come back, remove its state directory and join with the present token", info.Name)}
+			"host %s was removed from the cluster%s; to come back, remove its state directory and join with the present token", info.Name, m.remover(h))}
 	}
 	if h != nil && h.up && h.cloneBoot != 0 && h.cloneBoot == info.Boot {
 		return &handshake.Refusal{Code: handshake.CodeElsewhere, Text: fmt.Sprintf(
@@ -271,6 +271,9 @@ func (m *Mesh) refused(now time.Time, from link.Addr, index uint32, r *handshake
 	if s := m.seeds[at.seed]; s != nil {
 		s.refusal = r.Text
 	}
+	if r.Code == handshake.CodeBarred {
+		m.expelled(who, r.Text)
+	}
 	if m.hopeless(r.Code) {
 		m.cfg.Rejected(fmt.Errorf("%s refuses this host: %s", who, r.Text))
 	}
@@ -291,6 +294,32 @@ func (m *Mesh) firstContact(now time.Time, refused attempt) {
 	}
 	m.attempts[at.Index] = attempt{to: h.id, addr: refused.addr, at: now}
 	m.sendRaw(refused.addr, h.id, at.Packet)
+}
+
+// expelled takes a member's word that this host was removed. Whoever is linked to it still may not have heard of that, or the
+// member be wrong: then it counts when the last link is gone.
+func (m *Mesh) expelled(who, text string) {
+	for _, h := range m.hosts {
+		if h.up {
+			return
+		}
+	}
+	if m.removal == "" {
+		m.log.Error("this host was removed from the cluster", "says", who, "text", text)
+		m.removal = who + " says: " + text
+		m.cfg.Removed(m.removal)
+	}
+}
+
+// remover names who removed a host, as far as it is known.
+func (m *Mesh) remover(h *host) string {
+	switch by := m.hosts[h.barredBy]; {
+	case h.barredBy == m.self:
+		return " by host " + m.cfg.Name
+	case by != nil:
+		return " by host " + by.name()
+	}
+	return ""
 }
 
 // hopeless reports whether a refusal ends this run. A host that has been let in stays: one member's

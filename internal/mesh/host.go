@@ -24,6 +24,7 @@ type host struct {
 	up        bool
 	known     bool // admitted by somebody
 	barred    bool
+	barredBy  ident.HostID // who removed it
 	live      liveness
 	stopped   bool   // the run that boot names has said goodbye
 	boot      uint64 // of the run we hold sessions with

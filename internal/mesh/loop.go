@@ -410,6 +410,11 @@ func (m *Mesh) setLive(id ident.HostID, l liveness) {
 
 // peerUp greets a host that we can talk to now.
 func (m *Mesh) peerUp(now time.Time, h *host) {
+	if m.removal != "" {
+		m.log.Info("this host is taken for a member", "by", h.name())
+		m.removal = ""
+		m.cfg.Removed("")
+	}
 	m.sendState(m.sync.PeerUp(now, h.id))
 	if h.live != liveAlive {
 		m.joinMembers(now, h.id)

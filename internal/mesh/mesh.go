@@ -87,6 +87,9 @@ type Config struct {
 	// Rejected is called by the loop when a member refuses this host for a reason that waiting does not
 	// cure: it should stop, and a person be told.
 	Rejected func(error)
+	// Removed is called by the loop when a member says that this host was removed from the cluster, and no host is in reach
+	// that says otherwise; again with "" when one is.
+	Removed func(text string)
 }
 
 // Mesh is this host's part in its cluster.
@@ -147,6 +150,7 @@ type loopState struct {
 	dirty     bool // others' blocks changed since they were saved
 	warnings  warnings
 	refusal   refusal // last "no" to us
+	removal   string  // what a member said of this host's removal, while nobody is in reach; "": nothing
 	lastJoin  time.Time
 	lastMove  time.Time // when this host was last seen at another endpoint
 	boot      uint64    // names this run

@@ -32,7 +32,11 @@ type node struct {
 	mu       sync.Mutex
 	control  map[byte]int
 	rejected error
+	removed  string
 }
+
+// wasRemoved returns what the node heard of its own removal.
+func (n *node) wasRemoved() string { n.mu.Lock(); defer n.mu.Unlock(); return n.removed }
 
 // gaveUp returns why the node was told to stop.
 func (n *node) gaveUp() error { n.mu.Lock(); defer n.mu.Unlock(); return n.rejected }
@@ -151,6 +155,7 @@ func startNode(t *testing.T, o options) *node {
 		Handle:  func(_ ident.HostID, kind byte, _ []byte) { n.mu.Lock(); n.control[kind]++; n.mu.Unlock() },
 		Changed: func([]state.Change) {}, HostChanged: func(ident.HostID) {},
 		Rejected: func(err error) { n.mu.Lock(); n.rejected = err; n.mu.Unlock() },
+		Removed:  func(text string) { n.mu.Lock(); n.removed = text; n.mu.Unlock() },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -316,7 +321,7 @@ func TestRestartRejoinsByItself(t *testing.T) {
 
 func TestRemovedHostStaysOut(t *testing.T) {
 	a, b, c, token := trio(t)
-	if err := a.Remove(c.self, false); err != nil {
+	if err := a.Remove(c.self, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 5*time.Second, "c has no link", func() bool { return !a.linkedTo("c") && !b.linkedTo("c") })
@@ -324,12 +329,50 @@ func TestRemovedHostStaysOut(t *testing.T) {
 		t.Fatal("the token was not rotated")
 	}
 	eventually(t, 5*time.Second, "b has the new token", func() bool { return b.Token() == a.Token() })
+	eventually(t, 15*time.Second, "c is told, by whom", func() bool {
+		return strings.Contains(c.wasRemoved(), "host c was removed from the cluster by host a; to come back")
+	})
+	if a.wasRemoved()+b.wasRemoved() != "" {
+		t.Error("members think that they were removed")
+	}
 	_ = c.Close()
 	again := startNode(t, options{name: "c", token: token, keys: &c.keys, disk: c.disk, seeds: []string{a.addr(), b.addr()}})
 	eventually(t, 10*time.Second, "the old token is refused", func() bool {
 		s := again.Seeds()
 		return len(s) == 2 && s[0].Error != "" && s[1].Error != ""
 	})
+}
+
+// TestRemoverRemoved: what a host said of others outlasts its own removal: whom it let in, and whom it shut out, also
+// for those who read it from their disks only.
+func TestRemoverRemoved(t *testing.T) {
+	a, b, c, token := trio(t)
+	d := startNode(t, options{name: "d", token: token, seeds: []string{a.addr()}})
+	eventually(t, 10*time.Second, "d is there", func() bool { return b.linkedTo("d") && c.linkedTo("d") })
+	if err := a.Remove(d.self, false, map[string][]byte{"heir/x": []byte("with it")}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "all know it", func() bool {
+		return value(b, a.self, KeyBar+d.self.String()) == "d" && value(c, a.self, KeyBar+d.self.String()) == "d" && value(c, a.self, "heir/x") == "with it"
+	})
+	_, _ = a.Close(), d.Close()
+	if err := b.Remove(a.self, true, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "b says it now", func() bool {
+		return value(c, b.self, KeyBar+d.self.String()) == "d" && value(c, b.self, keyAdmit+c.self.String()) != "" && value(c, b.self, keyAdmit+d.self.String()) == ""
+	})
+	eventually(t, 10*time.Second, "c has it on disk", func() bool {
+		dirty := true
+		_ = c.do(func() { dirty = c.dirty })
+		return !dirty
+	})
+	_ = c.Close()
+	c2 := startNode(t, options{name: "c", token: token, keys: &c.keys, disk: c.disk, port: c.port})
+	if c2.Allowed(d.self) || c2.Allowed(a.self) || !c2.Allowed(b.self) {
+		t.Errorf("after a restart d is allowed: %v, a: %v, b: %v", c2.Allowed(d.self), c2.Allowed(a.self), c2.Allowed(b.self))
+	}
+	eventually(t, 5*time.Second, "b and c linked", func() bool { return c2.linkedTo("b") })
 }
 
 // TestHostThatLeft: who quit is listed as left until a host of its name is there again.

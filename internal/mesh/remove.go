@@ -6,8 +6,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weft-net/weft/internal/ident"
@@ -39,9 +41,9 @@ func (m *Mesh) rotate() error {
 	return m.publish(0, map[string][]byte{keyToken: encode(tokenRecord{Version: m.secretVer + 1, Secret: s[:]})}, nil)
 }
 
-// Remove shuts a host out for good and rotates the token. Without force a majority of the known
-// hosts must be in reach, so that two halves of a partition cannot remove each other.
-func (m *Mesh) Remove(id ident.HostID, force bool) error {
+// Remove shuts a host out for good and rotates the token; with is published in the same write, in scope 0. Without force a
+// majority of the known hosts must be in reach, so that two halves of a partition cannot remove each other.
+func (m *Mesh) Remove(id ident.HostID, force bool, with map[string][]byte) error {
 	var err error
 	e := m.do(func() {
 		h := m.hosts[id]
@@ -63,8 +65,11 @@ func (m *Mesh) Remove(id ident.HostID, force bool) error {
 			return
 		}
 		name := h.name()
-		m.tell(id, "this host was removed from the cluster")
-		if err = m.publish(0, map[string][]byte{KeyBar + id.String(): []byte(name)}, nil); err == nil {
+		m.tell(id, "this host was removed from the cluster; to come back, remove its state directory and join with the present token")
+		puts := m.saidOfOthers(id)
+		maps.Copy(puts, with)
+		puts[KeyBar+id.String()] = []byte(name)
+		if err = m.publish(0, puts, nil); err == nil {
 			err = m.rotate()
 		}
 	})
@@ -72,6 +77,25 @@ func (m *Mesh) Remove(id ident.HostID, force bool) error {
 		return e
 	}
 	return err
+}
+
+// saidOfOthers returns what a host said of others that must outlast its own table, which goes with it: whom it let in, and
+// whom it shut out.
+func (m *Mesh) saidOfOthers(id ident.HostID) map[string][]byte {
+	out := map[string][]byte{}
+	for i := range m.cfg.Tables.All(state.Cluster, "") {
+		if i.Writer == id && (strings.HasPrefix(i.Key, KeyBar) || strings.HasPrefix(i.Key, keyAdmit) && !m.isBarred(i.Key[len(keyAdmit):])) {
+			out[i.Key] = i.Value
+		}
+	}
+	delete(out, keyAdmit+id.String())
+	return out
+}
+
+func (m *Mesh) isBarred(key string) bool {
+	id, err := ident.ParseHostID(key)
+	h := m.hosts[id]
+	return err == nil && h != nil && h.barred
 }
 
 // maxNote bounds what is shown of a line from another host, in bytes.

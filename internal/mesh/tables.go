@@ -154,7 +154,7 @@ func (m *Mesh) changedOne(now time.Time, c state.Change) {
 		m.hostAdmitted(now, c)
 	case strings.HasPrefix(c.Key, KeyBar):
 		if id, err := ident.ParseHostID(c.Key[len(KeyBar):]); err == nil && id != m.self {
-			m.bar(now, id, string(c.Value))
+			m.bar(now, id, string(c.Value), c.Writer)
 		}
 	}
 }
@@ -228,7 +228,7 @@ func (m *Mesh) admitted(h *host) {
 }
 
 // bar shuts a removed host out.
-func (m *Mesh) bar(_ time.Time, id ident.HostID, name string) {
+func (m *Mesh) bar(_ time.Time, id ident.HostID, name string, by ident.HostID) {
 	h := m.hosts[id]
 	if h == nil {
 		h = m.addHost(time.Now(), id, ident.Card{})
@@ -240,7 +240,7 @@ func (m *Mesh) bar(_ time.Time, id ident.HostID, name string) {
 	if h.barred {
 		return
 	}
-	h.barred, h.known = true, false
+	h.barred, h.known, h.barredBy = true, false, by
 	gone := m.cfg.Tables.Forget(id)
 	m.dropHost(h)
 	m.log.Info("host removed from the cluster", "host", h.name())
