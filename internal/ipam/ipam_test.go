@@ -271,6 +271,42 @@ func TestHostRemoved(t *testing.T) {
 	})
 }
 
+// What another host is known to use is not given out, though the range is this host's; used by both, it is told.
+func TestInUseElsewhere(t *testing.T) {
+	inLab(t, 2, func(t *testing.T, l *lab) {
+		l.network(7)
+		a, b := l.hosts[0], l.hosts[1]
+		mine := a.must(7, "mine", "")
+		next := mine.IP4.Addr().Next()
+		a.OnChange(7, b.id, keyIP+"theirs", put32(toU32(next)), false)
+		if got := a.must(7, "more", ""); got.IP4.Addr() == next {
+			t.Fatalf("gave out %s, which the other host uses", next)
+		}
+		a.OnChange(7, b.id, keyIP+"twice", put32(toU32(mine.IP4.Addr())), false)
+		later(time.Minute)
+		if c := a.Conflicts(); len(c) != 1 || c[0].First != mine.IP4.Addr() || c[0].Other != b.id {
+			t.Fatalf("conflicts %v", c)
+		}
+	})
+}
+
+// A host whose table has two histories says in its books that it lost a part of one.
+func TestForked(t *testing.T) {
+	inLab(t, 2, func(t *testing.T, l *lab) {
+		l.network(7)
+		a, b := l.hosts[0], l.hosts[1]
+		a.Forked(7)
+		later(5 * time.Second)
+		lapsed := func(scope uint32) bool {
+			book, ok := b.scopes[scope].spaces[0].ring.Book(a.id)
+			return ok && book.Lapsed
+		}
+		if !lapsed(7) || lapsed(0) || a.Counts().Lapses != 1 {
+			t.Fatalf("lapsed in the network %v, in the cluster's range %v, counts %+v", lapsed(7), lapsed(0), a.Counts())
+		}
+	})
+}
+
 // The heirs that a removal names take what the host had; others, who may think that they are the heir, do not.
 func TestHeirsNamed(t *testing.T) {
 	inLab(t, 4, func(t *testing.T, l *lab) {

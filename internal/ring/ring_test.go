@@ -257,6 +257,63 @@ func TestOlderDisk(t *testing.T) {
 	}
 }
 
+// It wrote on from the older disk under the numbers that were used, so that no cursor tells: told that its table has two
+// histories, it gives way to what is on its way, too.
+func TestLapse(t *testing.T) {
+	a, b, c := founded(t)
+	old := *a.own()
+	plan, err := a.Give(hostB, Range{1500, 1999})
+	commit(t, a, plan, err)
+	show(t, a, b)
+	plan, err = b.Give(hostC, Range{1500, 1999})
+	commit(t, b, plan, err)
+	again := New(hostA, space, nobody)
+	if _, err := again.Set(hostA, old); err != nil {
+		t.Fatal(err)
+	}
+	plan, err = again.Give(hostD, Range{1000, 1009})
+	commit(t, again, plan, err)
+	show(t, b, again)
+	if got := again.Owned(hostA); !slices.Equal(got, []Range{{1010, 1999}}) {
+		t.Fatalf("owns %v: a give alone is no reason to give way", got)
+	}
+	again.Lapse()
+	plan, ok := again.Settle(nil)
+	if !ok {
+		t.Fatal("nothing follows from a lapse")
+	}
+	commit(t, again, plan, nil)
+	if got := again.Owned(hostA); !slices.Equal(got, []Range{{1010, 1499}}) {
+		t.Fatalf("owns %v", got)
+	}
+	show(t, again, c)
+	show(t, b, c)
+	if got := c.Owned(hostC); !slices.Equal(got, []Range{{1500, 1999}}) {
+		t.Fatalf("the give is taken as %v", got)
+	}
+}
+
+// An heir that knows of a hand-over by the receiver's book only does not take that part.
+func TestHeirLeavesLaterClaims(t *testing.T) {
+	a, b, c := founded(t)
+	plan, err := a.Give(hostB, Range{1500, 1999})
+	commit(t, a, plan, err)
+	show(t, a, b, c)
+	show(t, b, a, c)
+	plan, err = b.Give(hostC, Range{1900, 1999})
+	commit(t, b, plan, err)
+	show(t, b, c)
+	if _, err := a.Set(hostC, *c.own()); err != nil {
+		t.Fatal(err)
+	}
+	a.removed = func(id ident.HostID) bool { return id == hostB }
+	plan, err = a.TakeOver(hostB)
+	commit(t, a, plan, err)
+	if got := a.Owned(hostA); !slices.Equal(got, []Range{{1000, 1499}, {1500, 1899}}) {
+		t.Fatalf("heir owns %v", got)
+	}
+}
+
 // Others still know what it said since: it goes on from that, with what it took and what is on its way.
 func TestRecall(t *testing.T) {
 	a, b, c := founded(t)
