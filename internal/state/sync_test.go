@@ -226,6 +226,9 @@ func TestRestart(t *testing.T) {
 			if got := w.tables.Stats().Refused[ErrEquivocation.Error()]; got == 0 {
 				t.Error("nobody noticed")
 			}
+			if _, told := w.view[w.id.String()+"/0/"]; !told {
+				t.Error("the host is not told that it has two histories")
+			}
 			if err := New(Config{Keys: w.keys, Cluster: s.cluster}).Import(w.disk); err != nil {
 				t.Errorf("the disk after it: %v", err)
 			}
