@@ -100,11 +100,11 @@ func smoke(t *testing.T, path string, text []byte) {
 			c := h.CNI()
 			vars["CNI_PATH"], vars["NETCONFPATH"] = c.BinDir, c.ConfDir
 		}
-		tool := "#!/bin/sh\nexec ip netns exec " + h.NS + " env"
+		words := []string{"#!/bin/sh\nexec ip netns exec", h.NS, "env"}
 		for _, k := range slices.Sorted(maps.Keys(vars)) {
-			tool += " " + k + "=" + vars[k]
+			words = append(words, k+"="+vars[k])
 		}
-		if err := os.WriteFile(filepath.Join(bin, h.Name), []byte(tool+" \"$@\"\n"), 0o755); err != nil { //nolint:gosec // a program
+		if err := os.WriteFile(filepath.Join(bin, h.Name), []byte(strings.Join(words, " ")+" \"$@\"\n"), 0o755); err != nil { //nolint:gosec // a program
 			t.Fatal(err)
 		}
 	}
