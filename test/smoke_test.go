@@ -27,8 +27,8 @@ var (
 	smokeResolver = regexp.MustCompile(`(?m)^# resolver: (.*)$`)
 )
 
-// TestSmoke runs what Weave Net's smoke tests proved, of its numbers those that are about hosts, expose, names and Docker: scripts in the folder
-// smoke, which whoever knows weft's commands can read and write. docs/weave.md says where the other numbers are.
+// TestSmoke runs what Weave Net's smoke tests proved, of its numbers those that are about hosts, expose, names, addresses and Docker: scripts in the
+// folder smoke, which whoever knows weft's commands can read and write. docs/weave.md says where the other numbers are.
 func TestSmoke(t *testing.T) {
 	all, err := filepath.Glob("smoke/[0-9]*.sh")
 	if err != nil || len(all) < 15 {

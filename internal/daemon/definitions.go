@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/weft-net/weft/internal/config"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/state"
 )
@@ -81,6 +82,9 @@ func (s *System) readDefinitions() {
 			s.turnBack(fmt.Errorf("the cluster's %w", err))
 			return
 		}
+	}
+	if met && s.cfg.Range != cluster.Range && s.cfg.Range.String() != config.DefaultRange {
+		s.trouble("range", fmt.Sprintf("the cluster has the range %s, not %s: it is as it was founded with; start without --range, or found another cluster", cluster.Range, s.cfg.Range))
 	}
 	s.retryNetworks()
 }

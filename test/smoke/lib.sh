@@ -20,6 +20,20 @@ within() {
 	done
 }
 
+# up HOST [OPTION...]: weft is started there again, under the host's name, whether or not it reaches others yet.
+up() {
+	host=$1
+	shift
+	eventually begun "$host" --name "$host" --log-level warn "$@"
+}
+begun() {
+	code=0
+	h=$1
+	shift
+	"$h" weft up --detach "$@" || code=$?
+	[ "$code" = 0 ] || [ "$code" = 3 ]
+}
+
 # refused TEXT COMMAND...: it fails, and says why in these words.
 refused() {
 	text=$1
