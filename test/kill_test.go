@@ -133,10 +133,14 @@ func hostID(t *testing.T, at *rig.Host, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	id := ""
 	for _, s := range all {
-		if s.Name == name && s.State != "left" {
-			return s.ID
+		if s.Name == name && (s.State == "alive" || s.State != "left" && id == "") { // not the host that it was before it lost its state
+			id = s.ID
 		}
+	}
+	if id != "" {
+		return id
 	}
 	t.Fatalf("%s does not know %s", at.Name, name)
 	return ""

@@ -2,9 +2,7 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -29,19 +27,6 @@ type persister struct{ dir store.Dir }
 
 func (p persister) SaveOwn(b []byte) error    { return p.dir.Save(fileOwn, b) }
 func (p persister) SaveOthers(b []byte) error { return p.dir.Save(fileOthers, b) }
-
-// attachStore keeps vnet's list of attachments.
-type attachStore struct{ dir store.Dir }
-
-func (a attachStore) Load() ([]byte, error) {
-	b, err := a.dir.Load(fileAttach)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return b, err
-}
-
-func (a attachStore) Save(b []byte) error { return a.dir.Save(fileAttach, b) }
 
 // packetWriter lets the datapath write to the mesh's socket.
 type packetWriter struct {
@@ -76,7 +61,7 @@ func (s *System) newVNet() (*vnet.VNet, error) {
 		return nil, err
 	}
 	return vnet.New(vnet.Config{
-		Host: host, NL: nl.OS(), Netns: netns.OS(), Guard: s.guard, Store: attachStore{s.dir}, Log: s.log,
+		Host: host, NL: nl.OS(), Netns: netns.OS(), Guard: s.guard, Store: s.twice(fileAttach), Log: s.log,
 		OpenTAP: s.openTAP, Keep: s.kept(), OnMembers: s.onMembers, OnGone: s.onGone,
 		Super: cast.SuperFrame,
 	})

@@ -94,6 +94,7 @@ func (s *System) attach(ctx context.Context, r api.Attach) (api.Attachment, erro
 	if r.Kind == api.KindHost {
 		s.names.noteHost()
 	}
+	s.trouble(overruled(r.Network, r.Name), "")
 	return s.describe(a), nil
 }
 

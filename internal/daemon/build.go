@@ -136,7 +136,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 	if s.vnet, err = s.newVNet(); err != nil {
 		return err
 	}
-	if s.docker, err = docker.New(docker.Config{Weft: dockerHost{s}, Store: dockerStore{s.dir}, Log: s.log}); err != nil {
+	if s.docker, err = docker.New(docker.Config{Weft: dockerHost{s}, Store: s.twice(fileDocker), Log: s.log}); err != nil {
 		return err
 	}
 	s.containers = s.newContainers()

@@ -82,9 +82,10 @@ type System struct {
 
 	probePlain func() error // why this kernel cannot have plain networks
 
-	taking    sync.Mutex // networks are taken up and removed one at a time
-	cleaned   bool       // guarded by taking: no network is taken up any more
-	foreseen  bool       // guarded by taking: the guard knows what an earlier run left
+	taking    sync.Mutex           // networks are taken up and removed one at a time
+	cleaned   bool                 // guarded by taking: no network is taken up any more
+	foreseen  bool                 // guarded by taking: the guard knows what an earlier run left
+	claims    map[string]time.Time // guarded by taking: networks of which this host claims addresses, since when
 	attaching keyedLocks
 
 	mu       sync.Mutex // guards all down to the line

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,26 +18,12 @@ import (
 	"github.com/weft-net/weft/internal/dockerapi"
 	"github.com/weft-net/weft/internal/nl"
 	"github.com/weft-net/weft/internal/snapshot"
-	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/unixsock"
 	"github.com/weft-net/weft/internal/vnet"
 )
 
 // dockerRetry is the pause before the plugin's socket is tried again.
 const dockerRetry = 5 * time.Second
-
-// dockerStore keeps the plugin's book.
-type dockerStore struct{ dir store.Dir }
-
-func (d dockerStore) Load() ([]byte, error) {
-	b, err := d.dir.Load(fileDocker)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return b, err
-}
-
-func (d dockerStore) Save(b []byte) error { return d.dir.Save(fileDocker, b) }
 
 // dockerHost is this host as the plugin sees it.
 type dockerHost struct{ s *System }

@@ -55,7 +55,8 @@ func (s *System) retryNetworks() {
 	ready = ready && s.cluster != nil && !s.cleaned
 	var missing []*definition
 	for name, d := range s.defs {
-		if _, have := s.networks[d.rec.VNI]; !have && (name == defaultNetwork || slices.Contains(d.hosts, s.mesh.Self())) {
+		_, claimed := s.claims[name]
+		if _, have := s.networks[d.rec.VNI]; !have && (name == defaultNetwork || claimed || slices.Contains(d.hosts, s.mesh.Self())) {
 			missing = append(missing, d)
 		}
 	}
@@ -76,6 +77,7 @@ func (s *System) retryNetworks() {
 			s.trouble("network "+n.name, fmt.Sprintf("network %s: %v", n.name, err))
 		}
 	}
+	s.settleClaims()
 }
 
 // joinSubnets asks for a share of all subnets of a network. Called with taking held.

@@ -87,6 +87,10 @@ func (s *System) replay() {
 	}
 }
 
+func recordOf(a vnet.Attachment) []byte {
+	return encode(attachRecord{MAC: a.MAC, IPs: a.IPs, Kind: kindNames[a.Kind]})
+}
+
 // restore brings this host's addresses and records in a network in line with the attachments that
 // survived an earlier run: what is in use stays in use, the rest is free again.
 func (s *System) restore(n *network) error {
@@ -105,8 +109,10 @@ func (s *System) restore(n *network) error {
 		}
 	})
 	puts := map[string][]byte{}
-	for name, a := range living {
-		puts[keyAttach+name] = encode(attachRecord{MAC: a.MAC, IPs: a.IPs, Kind: kindNames[a.Kind]})
+	if _, claimed := s.claims[n.name]; !claimed { // else who has their addresses now is not known yet: see settleClaims
+		for name, a := range living {
+			puts[keyAttach+name] = recordOf(a)
+		}
 	}
 	if err := s.mesh.Publish(n.vni, puts, dels); err != nil {
 		return err

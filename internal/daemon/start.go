@@ -78,6 +78,7 @@ func (s *System) start(founding bool) error {
 		cancel()
 	}
 	s.replay()
+	s.findClaims()
 	if err := s.guard.start(s.ctx, s.go_); err != nil {
 		return err
 	}

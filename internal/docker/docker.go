@@ -188,6 +188,15 @@ func (p *Plugin) Uses(network string) bool {
 	return false
 }
 
+// Networks returns the weft networks of which Docker has addresses, each once or more.
+func (p *Plugin) Networks() []string {
+	var out []string
+	for _, a := range p.look().Addresses {
+		out = append(out, a.Network)
+	}
+	return out
+}
+
 // Attachment returns the network and name of the attachment that stands for an endpoint of Docker's.
 func (p *Plugin) Attachment(endpoint string) (network, name string, ok bool) {
 	e, ok := p.look().Endpoints[endpoint]

@@ -117,7 +117,8 @@ func (s *Service) pickWantedLocked(sc *scope, joined []*space, key string, want 
 		return 0, nil, false, fmt.Errorf("address %s is not in the network's subnet %s", want, strings.Join(names, ", "))
 	}
 	sp, a := joined[i], toU32(want)
-	if h, ok := sc.holders[a]; ok {
+	if hs := sc.holders[a]; len(hs) > 0 {
+		h := hs[0]
 		return 0, nil, false, fmt.Errorf("address %s: %w by %s on host %s; choose another, or leave --ip out", want, ErrInUse, h.key, h.host.Short())
 	}
 	if k, ok := sp.pool.Holder(a); ok {
@@ -240,44 +241,12 @@ func (s *Service) Release(vni uint32, key string) error {
 	defer s.mu.Unlock()
 	delete(sc.own, key)
 	for _, sp := range sc.spaces {
+		delete(sp.claims.made, key)
 		if _, ok := sp.pool.Free(key); ok {
 			sp.dirty = true // a claim with a better right may have waited for it
 		}
 	}
 	return nil
-}
-
-// Restore notes an address that an attachment of this host has, when it is not in the state table
-// (a program that kept its address over the loss of a table). It fails when another key has it.
-func (s *Service) Restore(vni uint32, key string, a netip.Addr) error {
-	if key == "" || len(key) > maxKey || !a.Unmap().Is4() {
-		return fmt.Errorf("restore %s for %.128q: not an IPv4 address and a key", a, key)
-	}
-	s.plan.Lock()
-	defer s.plan.Unlock()
-	v := toU32(a.Unmap())
-	s.mu.Lock()
-	sc := s.scopes[vni]
-	if sc == nil || vni == 0 {
-		s.mu.Unlock()
-		return ErrNoNetwork
-	}
-	have, known := sc.own[key]
-	i := slices.IndexFunc(sc.spaces, func(sp *space) bool { return sp.prefix.Contains(a.Unmap()) })
-	switch {
-	case known && have == v:
-		s.mu.Unlock()
-		return nil
-	case i < 0:
-		s.mu.Unlock()
-		return fmt.Errorf("restore %s for %s: in no subnet of the network", a, key)
-	case known || !sc.spaces[i].pool.Restore(key, v):
-		s.mu.Unlock()
-		return fmt.Errorf("restore %s for %s: %w", a, key, ErrInUse)
-	}
-	sc.own[key] = v
-	s.mu.Unlock()
-	return s.publish(vni, map[string][]byte{keyIP + key: put32(v)}, nil)
 }
 
 // Allocations returns the addresses of this host's attachments in a network by key: after a

@@ -193,8 +193,11 @@ func (s *Service) usedTwiceLocked(sp *space) (out []ring.Conflict) {
 	if sp.scope == 0 || sc == nil {
 		return nil
 	}
-	for a := range sp.pool.All() {
-		if h, ok := sc.holders[a]; ok {
+	for a, key := range sp.pool.All() {
+		for _, h := range sc.holders[a] {
+			if h.key == key {
+				continue // the host that this one was before it lost its state, or a claim's: see Overruled
+			}
 			out = append(out, ring.Conflict{Range: ring.Range{First: a, Last: a}, Other: h.host})
 		}
 	}

@@ -103,8 +103,19 @@ type Service struct {
 // scope is what is known of one network, or with number 0 of the cluster.
 type scope struct {
 	spaces  []*space
-	own     map[string]uint32 // addresses of this host by key, as persisted
-	holders map[uint32]holder // addresses of other hosts
+	own     map[string]uint32   // addresses of this host by key, as persisted
+	holders map[uint32][]holder // addresses of other hosts; two have one after a claim, or a removal by force
+}
+
+// dropHolders forgets what hosts are said to use, of those that gone reports.
+func (sc *scope) dropHolders(gone func(holder) bool) {
+	for a, hs := range sc.holders {
+		if rest := slices.DeleteFunc(hs, gone); len(rest) == 0 {
+			delete(sc.holders, a)
+		} else {
+			sc.holders[a] = rest
+		}
+	}
 }
 
 type holder struct {
@@ -128,7 +139,8 @@ type space struct {
 	net6    netip.Prefix
 	changed chan struct{} // closed and replaced when the ring or the holders change
 	dirty   bool
-	rewrite bool                        // this host's table may hold an older book than it goes by
+	rewrite bool // this host's table may hold an older book than it goes by
+	claims  claims
 	tries   int                         // asks sent, to go round the owners
 	asked   time.Time                   // last ask
 	behind  map[ident.HostID]time.Time  // hosts that showed an older book than is known of them; when they were told
@@ -162,7 +174,7 @@ func New(cfg Config) *Service {
 }
 
 func newScope() *scope {
-	return &scope{own: map[string]uint32{}, holders: map[uint32]holder{}}
+	return &scope{own: map[string]uint32{}, holders: map[uint32][]holder{}}
 }
 
 // Counts returns the counters.
@@ -258,6 +270,7 @@ func (s *Service) spaceLocked(id uint32, p netip.Prefix) *space {
 				sp.pool.Restore(key, a)
 			}
 		}
+		sp.claims = claims{look: true, made: map[string]bool{}}
 	}
 	sc.spaces = append(sc.spaces, sp)
 	s.spaces++
@@ -265,7 +278,7 @@ func (s *Service) spaceLocked(id uint32, p netip.Prefix) *space {
 }
 
 func (sp *space) notifyLocked() {
-	sp.dirty = true
+	sp.dirty, sp.claims.look = true, true
 	close(sp.changed)
 	sp.changed = make(chan struct{})
 }
@@ -410,11 +423,7 @@ func (s *Service) onHolderLocked(id uint32, writer ident.HostID, key string, val
 	}
 	// A key has one address: the old one goes first.
 	h := holder{writer, key}
-	for a, o := range sc.holders {
-		if o == h {
-			delete(sc.holders, a)
-		}
-	}
+	sc.dropHolders(func(o holder) bool { return o == h })
 	defer func() {
 		for _, sp := range sc.spaces {
 			sp.notifyLocked()
@@ -430,7 +439,7 @@ func (s *Service) onHolderLocked(id uint32, writer ident.HostID, key string, val
 	if len(sc.holders) >= maxHolders {
 		return fmt.Errorf("more than %d addresses in scope %d", maxHolders, id)
 	}
-	sc.holders[a] = h
+	sc.holders[a] = append(sc.holders[a], h)
 	return nil
 }
 

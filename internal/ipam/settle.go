@@ -43,6 +43,7 @@ func (s *Service) tick(now time.Time) (short bool) {
 		s.tell(sp, now)
 		s.succeed(sp, now)
 		short = s.askWhenShort(sp, now) || short
+		short = s.askForClaims(sp, now) || short
 		s.returnLate(sp)
 		s.watchConflicts(sp, now)
 	}
@@ -99,11 +100,7 @@ func (s *Service) HostRemoved(id ident.HostID, byUs bool) error {
 		for _, sp := range sc.spaces {
 			sp.notifyLocked()
 		}
-		for a, h := range sc.holders {
-			if h.host == id {
-				delete(sc.holders, a)
-			}
-		}
+		sc.dropHolders(func(h holder) bool { return h.host == id })
 	}
 	for index, by := range s.nets {
 		if _, ok := by[id]; ok {

@@ -46,7 +46,7 @@ func (s *Service) Status() []Share {
 						}
 					}
 					for a := range sp.pool.All() {
-						if r.Contains(a) {
+						if r.Contains(a) && len(sc.holders[a]) == 0 {
 							row.Used++
 						}
 					}
@@ -106,9 +106,11 @@ func (s *Service) InUseBy(id ident.HostID) map[netip.Addr]string {
 	defer s.mu.Unlock()
 	out := map[netip.Addr]string{}
 	for _, sc := range s.scopes {
-		for a, h := range sc.holders {
-			if h.host == id {
-				out[toAddr(a)] = h.key
+		for a, hs := range sc.holders {
+			for _, h := range hs {
+				if h.host == id {
+					out[toAddr(a)] = h.key
+				}
 			}
 		}
 	}

@@ -164,7 +164,9 @@ func (h *Host) KnowsAlive(others ...*Host) error {
 	}
 	state := map[string]string{}
 	for _, s := range all {
-		state[s.Name] = s.State
+		if state[s.Name] != "alive" { // a host that lost its state stands there a second time, dead
+			state[s.Name] = s.State
+		}
 	}
 	for _, o := range others {
 		if s := state[o.Name]; s != "alive" {
@@ -208,7 +210,9 @@ func (h *Host) seesAlive(others []*Host) error {
 	}
 	state := map[string]string{}
 	for _, s := range all.Hosts {
-		state[s.Name] = s.State
+		if state[s.Name] != "alive" {
+			state[s.Name] = s.State
+		}
 	}
 	for _, o := range others {
 		if s := state[o.Name]; s != "alive" {
