@@ -204,18 +204,32 @@ func lookupHost(ctx context.Context, r Resolver, name string, port uint16) []net
 	return out
 }
 
+// settled reports whether this host is part of a cluster by now, so that who does not answer it may be part of another.
+func (m *Mesh) settled() bool {
+	if m.cfg.Founder {
+		return true
+	}
+	for _, h := range m.hosts {
+		if h.known {
+			return true
+		}
+	}
+	return false
+}
+
 // explain says why a seed does not answer: members are silent to a wrong token, so a TCP
 // connection is all that tells a wrong token from a closed port.
 func (m *Mesh) explain(s *seed) {
 	name, addrs, port := s.name, s.addrs, m.cfg.Port
 	m.done.Go(func() {
-		text := "no address found"
+		text, closed := "no address found", true
 		for _, ap := range addrs {
 			text = fmt.Sprintf("no answer from %s (is weft up there, and UDP and TCP port %d open?)", ap, ap.Port())
 			d := net.Dialer{Timeout: 2 * time.Second}
 			if c, err := d.DialContext(m.ctx, "tcp", ap.String()); err == nil {
 				_ = c.Close()
 				text = fmt.Sprintf("%s takes TCP but not this token (or its UDP port %d is closed)", ap, port)
+				closed = false
 				break
 			}
 		}
@@ -224,6 +238,9 @@ func (m *Mesh) explain(s *seed) {
 				s.probed = false
 				s.since = time.Now().Add(20 * time.Second) // again, later
 				s.err = text
+				if !closed && m.settled() {
+					s.err += "; if it is of another cluster: two clusters never become one, weft down --leave there and join this one by its token"
+				}
 				if s.said != text {
 					s.said = text
 					m.log.Warn("cannot join by this host, trying on", "host", name, "reason", text)
