@@ -137,7 +137,8 @@ type NetworkCreate struct {
 	Name        string   `json:"name" minLength:"1" maxLength:"63"`
 	Plain       bool     `json:"plain,omitempty" doc:"Unencrypted kernel VXLAN, for underlays one trusts"`
 	Subnet      string   `json:"subnet,omitempty" maxLength:"64" doc:"IPv4 CIDR; default: carved from this host's own range"`
-	Subnet6     string   `json:"subnet6,omitempty" maxLength:"64" doc:"IPv6 CIDR"`
+	Subnets     []string `json:"subnets,omitempty" maxItems:"7" doc:"Further IPv4 subnets, CIDR; with subnet only"`
+	Subnet6     string   `json:"subnet6,omitempty" maxLength:"64" doc:"IPv6 CIDR; with one IPv4 subnet only"`
 	AllowGroups []string `json:"allow_groups,omitempty" maxItems:"256"`
 	DenyGroups  []string `json:"deny_groups,omitempty" maxItems:"256"`
 	Rate        int      `json:"rate,omitempty" minimum:"0" maximum:"100000000" doc:"Frames per second; 0: the default"`
@@ -233,6 +234,7 @@ type AddressRange struct {
 	Free    uint64 `json:"free"`
 	Network string `json:"network,omitempty" doc:"Empty: the cluster's range"`
 	State   string `json:"state,omitempty" doc:"State of the owner"`
+	Subnet  string `json:"subnet,omitempty" doc:"CIDR of the network's subnet that it is a part of; empty: the cluster's range"`
 }
 
 // IPAM answers GET /v1/ipam.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -107,10 +108,14 @@ func showNetwork(w io.Writer, n client.Network) {
 
 func (a *App) networkCreate() *cobra.Command {
 	var n client.NetworkCreate
+	var subnets []string
 	c := &cobra.Command{
 		Use: "create NAME", Short: "Create a network, or take up the one of that name", Args: words(1, 1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n.Name = args[0]
+			if len(subnets) > 0 {
+				n.Subnet, n.Subnets = subnets[0], subnets[1:]
+			}
 			if err := checkNetwork(n); err != nil {
 				return &usageError{err}
 			}
@@ -128,7 +133,7 @@ func (a *App) networkCreate() *cobra.Command {
 	}
 	f := c.Flags()
 	f.BoolVar(&n.Plain, "plain", false, "unencrypted kernel VXLAN, for underlays you trust")
-	f.StringVar(&n.Subnet, "subnet", "", "IPv4 subnet, CIDR (default: a /20 of this host's own range)")
+	f.StringArrayVar(&subnets, "subnet", nil, "IPv4 subnet, CIDR (repeatable; default: a /20 of this host's own range, and more when all are in use)")
 	f.StringVar(&n.Subnet6, "subnet6", "", "IPv6 subnet, CIDR (default: a /64 of the cluster's range)")
 	f.StringArrayVar(&n.AllowGroups, "allow-group", nil, "let only these groups pass, address or CIDR (repeatable)")
 	f.StringArrayVar(&n.DenyGroups, "deny-group", nil, "stop these groups, address or CIDR (repeatable)")
@@ -144,7 +149,12 @@ func checkNetwork(n client.NetworkCreate) error {
 	if n.Rate < 0 {
 		return fmt.Errorf("--rate %d: want 0 (the default) or more", n.Rate)
 	}
-	for flag, s := range map[string]string{"--subnet": n.Subnet, "--subnet6": n.Subnet6} {
+	var subnets []netip.Prefix
+	for i, s := range append([]string{n.Subnet6, n.Subnet}, n.Subnets...) {
+		flag := "--subnet"
+		if i == 0 {
+			flag = "--subnet6"
+		}
 		if s == "" {
 			continue
 		}
@@ -158,6 +168,15 @@ func checkNetwork(n client.NetworkCreate) error {
 		if p.Addr().Is4() != (flag == "--subnet") {
 			return fmt.Errorf("%s %s: wrong IP version; --subnet is IPv4, --subnet6 is IPv6", flag, s)
 		}
+		for _, o := range subnets {
+			if p.Overlaps(o) {
+				return fmt.Errorf("--subnet %s overlaps --subnet %s", p, o)
+			}
+		}
+		subnets = append(subnets, p)
+	}
+	if n.Subnet6 != "" && len(n.Subnets) > 0 {
+		return errors.New("--subnet6 goes with one --subnet: leave it out, each has a /64 of the cluster's")
 	}
 	for _, g := range n.AllowGroups {
 		if err := checkGroups("--allow-group", g); err != nil {
@@ -234,9 +253,9 @@ func (a *App) ipam() *cobra.Command {
 				return err
 			}
 			return a.print(api.IPAM{IPAM: l}, func(w io.Writer) {
-				row(w, "RANGE", "NETWORK", "OWNER", "STATE", "USED", "FREE")
+				row(w, "RANGE", "NETWORK", "SUBNET", "OWNER", "STATE", "USED", "FREE")
 				for _, r := range l {
-					row(w, r.Range, r.Network, r.Owner, r.State, r.Used, r.Free)
+					row(w, r.Range, r.Network, r.Subnet, r.Owner, r.State, r.Used, r.Free)
 				}
 			})
 		},

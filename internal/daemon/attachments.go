@@ -67,7 +67,7 @@ func (s *System) attach(ctx context.Context, r api.Attach) (api.Attachment, erro
 				WithHint("weft hide --network %s, to take another address", r.Network)
 		}
 	}
-	addr, err := s.ipam.Allocate(ctx, n.vni, r.Name, want)
+	addr, err := s.allocate(ctx, n, r.Name, want)
 	switch {
 	case errors.Is(err, ipam.ErrInUse):
 		return api.Attachment{}, api.Errorf(api.CodeConflict, "%w", err)
@@ -139,13 +139,11 @@ func (s *System) setAliases(network, name string, aliases []string) error {
 // network that was created twice has two.
 func (s *System) address6(n *network, v4 netip.Prefix) netip.Prefix {
 	net6 := n.def.Subnet6
-	s.mu.Lock()
-	if d := s.defs[n.name]; d != nil {
-		if v, ok := d.net6[v4.Masked()]; ok {
-			net6 = v
+	for _, p := range s.subnetsOf(n) {
+		if p.IP4 == v4.Masked() && p.IP6.IsValid() {
+			net6 = p.IP6
 		}
 	}
-	s.mu.Unlock()
 	return ipam.IP6(net6, v4.Addr())
 }
 

@@ -229,9 +229,13 @@ func (b backend) IPAM(context.Context) (api.IPAM, error) {
 	}
 	out := api.IPAM{IPAM: []api.AddressRange{}}
 	for _, r := range b.s.ipam.Status() {
-		out.IPAM = append(out.IPAM, api.AddressRange{
+		row := api.AddressRange{
 			Range: rangeText(r), Owner: names[r.Owner], Used: r.Used, Free: r.Free, Network: nets[r.VNI], State: states[names[r.Owner]],
-		})
+		}
+		if r.VNI != 0 {
+			row.Subnet = r.Subnet.String()
+		}
+		out.IPAM = append(out.IPAM, row)
 	}
 	return out, nil
 }

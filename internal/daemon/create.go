@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/internal/guard"
@@ -74,8 +75,8 @@ func (s *System) create(ctx context.Context, r api.NetworkCreate) error {
 		return api.Errorf(api.CodeConflict, "network %s is sealed on other hosts: a network's engine never changes", r.Name).WithHint("choose another name")
 	case d != nil && !r.Plain && d.rec.Plain:
 		return api.Errorf(api.CodeConflict, "network %s is PLAIN on other hosts: its frames cross the underlay unencrypted", r.Name).WithHint("weft network create %s --plain, if you trust the underlay", r.Name)
-	case d != nil && r.Subnet != "" && r.Subnet != d.rec.Subnet.String():
-		return api.Errorf(api.CodeConflict, "network %s has subnet %s on other hosts, not %s", r.Name, d.rec.Subnet, r.Subnet)
+	case d != nil && len(d.lacks(r)) > 0:
+		return api.Errorf(api.CodeConflict, "network %s has subnet %s on other hosts, not %s", r.Name, listed(d.subnets), strings.Join(d.lacks(r), ", "))
 	case d != nil:
 		_, err := s.takeUp(ctx, r.Name)
 		return err
@@ -96,9 +97,16 @@ func (s *System) create(ctx context.Context, r api.NetworkCreate) error {
 	if err := s.mesh.Hold(vni); err != nil {
 		return err
 	}
-	if err := s.ipam.JoinNetwork(vni, rec.Subnet, true); err != nil {
+	for _, p := range append([]subnetPair{{rec.Subnet, rec.Subnet6}}, rec.More...) {
+		err := s.ipam.JoinNetwork(vni, p.IP4, true)
+		if err == nil {
+			continue
+		}
 		if !rec.Explicit {
-			err = errors.Join(err, s.ipam.ReleaseSubnet(rec.Subnet))
+			return errors.Join(err, s.ipam.ReleaseSubnet(p.IP4))
+		}
+		if p.IP4 != rec.Subnet { // those before
+			err = errors.Join(err, s.ipam.LeaveNetwork(ctx, vni))
 		}
 		return err
 	}
@@ -134,38 +142,27 @@ func (s *System) uncreate(name string, rec networkRecord) {
 // subnetsFor chooses or checks a new network's subnets.
 func (s *System) subnetsFor(ctx context.Context, rec *networkRecord, r api.NetworkCreate) error {
 	if r.Subnet == "" {
+		if len(r.Subnets) > 0 {
+			return api.Errorf(api.CodeInvalid, "further subnets %v without a first one", r.Subnets)
+		}
 		sub, err := s.ipam.CarveSubnet(ctx)
 		if err != nil {
 			return err
 		}
 		rec.Subnet = sub
 	} else {
-		p, err := netip.ParsePrefix(r.Subnet)
-		switch {
-		case err != nil || !p.Addr().Is4():
-			return api.Errorf(api.CodeInvalid, "subnet %q: want an IPv4 network such as 10.40.0.0/20", r.Subnet)
-		case p != p.Masked():
-			return api.Errorf(api.CodeInvalid, "subnet %s has host bits set: %s?", r.Subnet, p.Masked())
-		}
-		if err := ipam.CheckSubnet(p); err != nil {
-			return api.Errorf(api.CodeInvalid, "%w", err)
-		}
-		s.mu.Lock()
-		for name, d := range s.defs {
-			for _, o := range d.subnets {
-				if o.Overlaps(p) {
-					err = api.Errorf(api.CodeConflict, "subnet %s overlaps %s of network %s", p, o, name).WithHint("choose another with --subnet, or leave it out")
-				}
-			}
-		}
-		s.mu.Unlock()
+		all, err := s.chosen(append([]string{r.Subnet}, r.Subnets...))
 		if err != nil {
 			return err
 		}
-		if err := s.checkRange(p, "choose another with --subnet"); err != nil {
-			return err
+		rec.Subnet, rec.Explicit = all[0], true
+		for _, p := range all[1:] {
+			six, ok := s.ipam.Subnet6(p)
+			if !ok {
+				return api.Errorf(api.CodeUnavailable, "the cluster's addresses have not arrived yet")
+			}
+			rec.More = append(rec.More, subnetPair{p, six})
 		}
-		rec.Subnet, rec.Explicit = p, true
 	}
 	if r.Subnet6 == "" {
 		p, ok := s.ipam.Subnet6(rec.Subnet)
@@ -176,11 +173,77 @@ func (s *System) subnetsFor(ctx context.Context, rec *networkRecord, r api.Netwo
 		return nil
 	}
 	p, err := netip.ParsePrefix(r.Subnet6)
-	if err != nil || !p.Addr().Is6() || p.Addr().Is4In6() || p.Bits() != 64 || p != p.Masked() || p.Addr().IsMulticast() {
-		return api.Errorf(api.CodeInvalid, "subnet %q: want an IPv6 /64 such as fd12:3456:789a:1::/64", r.Subnet6)
+	if err != nil || !p.Addr().Is6() || p.Addr().Is4In6() || p.Bits() != 64 || p != p.Masked() || p.Addr().IsMulticast() || len(rec.More) > 0 {
+		return api.Errorf(api.CodeInvalid, "subnet %q: want an IPv6 /64 such as fd12:3456:789a:1::/64, beside one IPv4 subnet", r.Subnet6)
 	}
 	rec.Subnet6, rec.Explicit = p, true
 	return nil
+}
+
+// chosen checks subnets that somebody wants for a new network.
+func (s *System) chosen(list []string) ([]netip.Prefix, error) {
+	if len(list) > maxSubnets {
+		return nil, api.Errorf(api.CodeInvalid, "%d subnets, at most %d", len(list), maxSubnets)
+	}
+	var all []netip.Prefix
+	for _, text := range list {
+		p, err := netip.ParsePrefix(text)
+		switch {
+		case err != nil || !p.Addr().Is4():
+			return nil, api.Errorf(api.CodeInvalid, "subnet %q: want an IPv4 network such as 10.40.0.0/20", text)
+		case p != p.Masked():
+			return nil, api.Errorf(api.CodeInvalid, "subnet %s has host bits set: %s?", text, p.Masked())
+		}
+		if err := ipam.CheckSubnet(p); err != nil {
+			return nil, api.Errorf(api.CodeInvalid, "%w", err)
+		}
+		for _, o := range all {
+			if o.Overlaps(p) {
+				return nil, api.Errorf(api.CodeInvalid, "subnet %s overlaps subnet %s", p, o)
+			}
+		}
+		all = append(all, p)
+		if err := s.apart(p); err != nil {
+			return nil, err
+		}
+		if err := s.checkRange(p, "choose another with --subnet"); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// apart refuses a subnet that overlaps another network's.
+func (s *System) apart(p netip.Prefix) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, d := range s.defs {
+		for _, o := range d.subnets {
+			if o.Overlaps(p) {
+				return api.Errorf(api.CodeConflict, "subnet %s overlaps %s of network %s", p, o, name).WithHint("choose another with --subnet, or leave it out")
+			}
+		}
+	}
+	return nil
+}
+
+// lacks returns the subnets of a request that a network has not.
+func (d *definition) lacks(r api.NetworkCreate) []string {
+	var out []string
+	for _, text := range append([]string{r.Subnet}, r.Subnets...) {
+		if text != "" && !slices.ContainsFunc(d.subnets, func(p netip.Prefix) bool { return p.String() == text }) {
+			out = append(out, text)
+		}
+	}
+	return out
+}
+
+func listed(ps []netip.Prefix) string {
+	var out []string
+	for _, p := range ps {
+		out = append(out, p.String())
+	}
+	return strings.Join(out, ", ")
 }
 
 func prefixes(list []string) ([]netip.Prefix, error) {

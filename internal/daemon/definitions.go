@@ -125,11 +125,20 @@ func (d *definition) merge(writer ident.HostID, rec networkRecord, alive bool) {
 			d.rec = rec
 		}
 	}
-	if !slices.Contains(d.subnets, rec.Subnet) {
-		d.subnets = append(d.subnets, rec.Subnet)
-		if d.net6 == nil {
-			d.net6 = map[netip.Prefix]netip.Prefix{}
-		}
-		d.net6[rec.Subnet] = rec.Subnet6
+	d.add(subnetPair{rec.Subnet, rec.Subnet6})
+	for _, p := range rec.More {
+		d.add(p)
 	}
+}
+
+// add notes a subnet, once.
+func (d *definition) add(p subnetPair) {
+	if slices.Contains(d.subnets, p.IP4) || len(d.subnets) >= maxSubnets {
+		return
+	}
+	d.subnets = append(d.subnets, p.IP4)
+	if d.net6 == nil {
+		d.net6 = map[netip.Prefix]netip.Prefix{}
+	}
+	d.net6[p.IP4] = p.IP6
 }

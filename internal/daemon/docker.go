@@ -73,12 +73,12 @@ func (d dockerHost) Network(ctx context.Context, name string, w docker.Wish) (do
 
 func (d dockerHost) GiveUp(name string) error { return d.s.remove(name) }
 
-func (d dockerHost) Allocate(ctx context.Context, name, key string, want netip.Addr) (docker.Address, error) {
+func (d dockerHost) Allocate(ctx context.Context, name string, subnet netip.Prefix, key string, want netip.Addr) (docker.Address, error) {
 	n, err := d.s.takeUp(ctx, name)
 	if err != nil {
 		return docker.Address{}, err
 	}
-	a, err := d.s.ipam.Allocate(ctx, n.vni, key, want)
+	a, err := d.s.ipam.AllocateIn(ctx, n.vni, subnet, key, want)
 	if err != nil {
 		return docker.Address{}, err
 	}

@@ -32,6 +32,8 @@ type network struct {
 	homed   time.Time             // plain: when that was last looked at; owned by spread
 	reached atomic.Pointer[reach] // plain: as the kernel was last told
 	ears    *ears                 // plain: who hears this host
+	added   []subnetPair          // by this run, as long as the tables may not show it; guarded by System.mu
+	told    string                // the definition as published last; guarded by System.taking
 	joined  map[netip.Prefix]bool // subnets of which this host has asked a share; guarded by System.taking
 	// served is what the bridge and the forwarding table were last set to: written by rebuild, shown by groups.
 	served atomic.Pointer[map[membership]bool]
@@ -75,6 +77,10 @@ func (s *System) retryNetworks() {
 	for _, n := range s.localNetworks() {
 		if err := s.joinSubnets(n); err != nil && s.ctx.Err() == nil {
 			s.trouble("network "+n.name, fmt.Sprintf("network %s: %v", n.name, err))
+			continue
+		}
+		if err := s.publishDefinition(n); err != nil && s.ctx.Err() == nil {
+			s.log.Error("network's subnets not published", "network", n.name, "err", err)
 		}
 	}
 	s.settleClaims()
@@ -97,7 +103,7 @@ func (s *System) joinSubnets(n *network) error {
 		}
 		n.joined[sub] = true
 	}
-	return nil
+	return s.vnet.SetSubnets(n.vni, s.onLink(n))
 }
 
 func (s *System) localNetworks() []*network {
@@ -176,7 +182,7 @@ func (s *System) takeUpHeld(ctx context.Context, name string) (*network, error) 
 		err = s.restore(n)
 	}
 	if err == nil {
-		err = s.mesh.Publish(0, map[string][]byte{keyNetwork + name: encode(n.def)}, nil)
+		err = s.publishDefinition(n)
 	}
 	switch {
 	case err != nil:

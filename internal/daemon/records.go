@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/weft-net/weft/internal/config"
@@ -52,6 +53,14 @@ type networkRecord struct {
 	Rate     int            `cbor:"9,keyasint,omitempty"`
 	// Underlay6: the hosts of a plain network send from IPv6 addresses. A VXLAN device has one family.
 	Underlay6 bool `cbor:"10,keyasint,omitempty"`
+	// More are further subnets, of all copies that its writer has seen: so none is lost with the host that added it.
+	More []subnetPair `cbor:"11,keyasint,omitempty"`
+}
+
+// subnetPair is a subnet in both families.
+type subnetPair struct {
+	IP4 netip.Prefix `cbor:"1,keyasint"`
+	IP6 netip.Prefix `cbor:"2,keyasint"`
 }
 
 // vtepRecord is where a host sends a plain network's packets from and takes them at.
@@ -140,10 +149,14 @@ func decodeNetwork(key string, b []byte) (name string, r networkRecord, err erro
 		return "", r, err
 	}
 	if r.VNI == 0 || r.VNI >= 1<<24 || !r.Subnet.IsValid() || !r.Subnet.Addr().Is4() || r.Subnet.Bits() > 30 ||
-		(r.Subnet6.IsValid() && !r.Subnet6.Addr().Is6()) || len(r.Allow) > maxPolicy || len(r.Deny) > maxPolicy {
+		(r.Subnet6.IsValid() && !r.Subnet6.Addr().Is6()) || len(r.More) >= maxSubnets || slices.ContainsFunc(r.More, subnetPair.bad) || len(r.Allow) > maxPolicy || len(r.Deny) > maxPolicy {
 		return "", networkRecord{}, fmt.Errorf("network record of %s: VNI %d, subnets %v %v", name, r.VNI, r.Subnet, r.Subnet6)
 	}
 	return name, r, nil
+}
+
+func (p subnetPair) bad() bool {
+	return !p.IP4.IsValid() || !p.IP4.Addr().Is4() || p.IP4.Bits() > 30 || p.IP6.IsValid() && !p.IP6.Addr().Is6()
 }
 
 func decodeAttachment(key string, b []byte) (name string, r attachRecord, err error) {

@@ -78,7 +78,7 @@ func (p *Plugin) requestAddress(ctx context.Context, r addressCall) (any, error)
 	var id [8]byte
 	_, _ = rand.Read(id[:])
 	key := keyPrefix + hex.EncodeToString(id[:])
-	got, err := p.cfg.Weft.Allocate(ctx, x.Network, key, want)
+	got, err := p.cfg.Weft.Allocate(ctx, x.Network, x.IP4, key, want)
 	if err != nil {
 		return nil, err
 	}

@@ -76,8 +76,9 @@ type Weft interface {
 	Network(ctx context.Context, name string, w Wish) (n Network, made bool, err error)
 	// GiveUp takes a network off this host, unless something is attached to it.
 	GiveUp(name string) error
-	// Allocate gives key an address of a network, the one wanted if that is valid; Free takes it back, also one that is not there.
-	Allocate(ctx context.Context, network, key string, want netip.Addr) (Address, error)
+	// Allocate gives key an address out of a subnet of a network, the one wanted if that is valid; Free takes it back, also one that is
+	// not there.
+	Allocate(ctx context.Context, network string, subnet netip.Prefix, key string, want netip.Addr) (Address, error)
 	Free(network, key string) error
 	// Plug makes an attachment and returns the name of its inner end. Asked again for the same one it changes nothing. Unplug removes
 	// one, also one that is not there.

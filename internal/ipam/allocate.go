@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,13 +20,18 @@ import (
 // left and waits for ctx, or 10 s when ctx has no deadline. Errors wrap ErrNoNetwork, ErrInUse,
 // ErrExhausted or ctx's.
 func (s *Service) Allocate(ctx context.Context, vni uint32, key string, want netip.Addr) (Address, error) {
+	return s.AllocateIn(ctx, vni, netip.Prefix{}, key, want)
+}
+
+// AllocateIn is Allocate out of one subnet of the network, when in is valid.
+func (s *Service) AllocateIn(ctx context.Context, vni uint32, in netip.Prefix, key string, want netip.Addr) (Address, error) {
 	if key == "" || len(key) > maxKey {
 		return Address{}, fmt.Errorf("allocate: key of %d bytes, want 1 to %d", len(key), maxKey)
 	}
 	ctx, cancel := deadline(ctx)
 	defer cancel()
 	for {
-		a, sp, err := s.tryAllocate(vni, key, want)
+		a, sp, err := s.tryAllocate(vni, in, key, want)
 		if err != nil || sp == nil {
 			return a, err
 		}
@@ -40,12 +46,12 @@ func (s *Service) Allocate(ctx context.Context, vni uint32, key string, want net
 }
 
 // tryAllocate returns an address; or a space to wait for; or why there will be none.
-func (s *Service) tryAllocate(vni uint32, key string, want netip.Addr) (Address, *space, error) {
+func (s *Service) tryAllocate(vni uint32, in netip.Prefix, key string, want netip.Addr) (Address, *space, error) {
 	alive := s.cfg.Alive()
 	s.plan.Lock()
 	defer s.plan.Unlock()
 	s.mu.Lock()
-	a, sp, fresh, err := s.pickLocked(vni, key, want.Unmap(), alive)
+	a, sp, fresh, err := s.pickLocked(vni, in, key, want.Unmap(), alive)
 	if err != nil || !fresh {
 		defer s.mu.Unlock()
 		if err == nil && a != 0 {
@@ -67,7 +73,7 @@ func (s *Service) tryAllocate(vni uint32, key string, want netip.Addr) (Address,
 
 // pickLocked finds the address a of a key: one it had, or a fresh one. With a 0 and no error, sp is
 // the space in which the caller waits for a share.
-func (s *Service) pickLocked(vni uint32, key string, want netip.Addr, alive []ident.HostID) (a uint32, sp *space, fresh bool, err error) {
+func (s *Service) pickLocked(vni uint32, in netip.Prefix, key string, want netip.Addr, alive []ident.HostID) (a uint32, sp *space, fresh bool, err error) {
 	if s.barred {
 		return 0, nil, false, ErrRemoved
 	}
@@ -94,17 +100,26 @@ func (s *Service) pickLocked(vni uint32, key string, want netip.Addr, alive []id
 	if want.IsValid() {
 		return s.pickWantedLocked(sc, joined, key, want)
 	}
+	if in.IsValid() {
+		joined = slices.DeleteFunc(joined, func(o *space) bool { return o.prefix != in })
+		if len(joined) == 0 {
+			return 0, nil, false, fmt.Errorf("%s is no subnet of the network on this host", in)
+		}
+	}
 	for _, o := range joined {
 		owned := o.ring.Owned(s.cfg.Self)
 		if a, ok := o.pool.AllocBut(key, owned, sc.heldElsewhere); ok {
 			return a, o, true, nil
 		}
 	}
-	sp = joined[0]
-	if err := s.exhaustedLocked(sp, alive); err != nil {
-		return 0, nil, false, err
+	for _, o := range joined { // the first in which somebody may have one
+		full := s.exhaustedLocked(o, alive)
+		if full == nil {
+			return 0, o, false, nil
+		}
+		err = cmp.Or(err, full)
 	}
-	return 0, sp, false, nil
+	return 0, nil, false, err
 }
 
 func (s *Service) pickWantedLocked(sc *scope, joined []*space, key string, want netip.Addr) (uint32, *space, bool, error) {

@@ -3,6 +3,7 @@ package ipam
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -210,7 +211,7 @@ func (w *world) giveOut(live []*simHost) error {
 	for i := range 30 {
 		for _, h := range live {
 			key := fmt.Sprint("last", i)
-			got, sp, err := h.svc.tryAllocate(simVNI, key, Address{}.IP4.Addr())
+			got, sp, err := h.svc.tryAllocate(simVNI, netip.Prefix{}, key, Address{}.IP4.Addr())
 			if err != nil || sp != nil {
 				continue
 			}

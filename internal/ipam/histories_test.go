@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -200,7 +201,7 @@ func (w *world) allocate(h *simHost) error {
 	w.keys++
 	key := fmt.Sprint("k", w.keys)
 	var want Address
-	got, sp, err := h.svc.tryAllocate(simVNI, key, want.IP4.Addr())
+	got, sp, err := h.svc.tryAllocate(simVNI, netip.Prefix{}, key, want.IP4.Addr())
 	switch {
 	case err == nil && sp == nil:
 		h.attached[key] = toU32(got.IP4.Addr())

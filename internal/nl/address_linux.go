@@ -117,6 +117,26 @@ func (h *handle) multicastRoutes(l netlink.Link) error {
 	return nil
 }
 
+func (h *handle) Reach(name string, subnets []netip.Prefix) error {
+	if len(subnets) == 0 {
+		return nil
+	}
+	l, err := h.link(name)
+	if err != nil {
+		return err
+	}
+	for _, p := range subnets {
+		err := h.lib.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: ipNet(p)})
+		if p.Addr().Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)) {
+			continue // a kernel without IPv6
+		}
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("route %s over %s: %w", p, name, err)
+		}
+	}
+	return nil
+}
+
 func (h *handle) Routes() ([]Route, error) {
 	// One dump of both families, all tables.
 	all, err := dump(func() ([]netlink.Route, error) {

@@ -123,6 +123,8 @@ type Interfaces interface {
 	// its routes; IPv6 is ready at once (no duplicate address detection). The link-local
 	// address follows from the MAC. The other end of a veth must be up already.
 	Configure(name string, i Interface) error
+	// Reach adds routes to further subnets on the link of an interface of this namespace; those that are there stay.
+	Reach(name string, subnets []netip.Prefix) error
 	// Up brings a link up. ErrPortTaken for a VXLAN device whose port another program has.
 	Up(index int) error
 	// AwaitRunning waits until a link that is up carries frames: the kernel gets there some

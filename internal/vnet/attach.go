@@ -307,7 +307,10 @@ func (v *VNet) configure(n *network, a *attachment, ns netns.Namespace) error {
 		}
 		defer h.Close()
 	}
-	return h.Configure(a.Interface, nl.Interface{Addrs: a.IPs, MulticastRoute: a.MulticastRoute, Super: v.super(n)})
+	if err := h.Configure(a.Interface, nl.Interface{Addrs: a.IPs, MulticastRoute: a.MulticastRoute, Super: v.super(n)}); err != nil {
+		return err
+	}
+	return h.Reach(a.Interface, a.further(n.subnets))
 }
 
 // super is the longest super-frame that attachments of a network shall make; 0: as the kernel has it.

@@ -2,6 +2,7 @@ package vnet_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -305,4 +306,36 @@ func TestRunTells(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestSetSubnets: attachments that are there and those that come have routes to the subnets that they are not in, and to no others; what is
+// Docker's to set is left alone.
+func TestSetSubnets(t *testing.T) {
+	f := newFake(t)
+	f.ns.AddPath("/box")
+	v := f.new()
+	if _, err := v.Ensure(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	own, more := netip.MustParsePrefix("10.32.0.0/20"), netip.MustParsePrefix("10.61.0.0/24")
+	if _, err := v.Attach(t.Context(), fakeSpec("/box")); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.SetSubnets(spec.VNI, []netip.Prefix{own}); err != nil {
+		t.Fatal(err)
+	}
+	if s := f.net.String(); strings.Contains(s, " to "+own.String()) {
+		t.Errorf("a route to its own subnet:\n%s", s)
+	}
+	for range 2 {
+		if err := v.SetSubnets(spec.VNI, []netip.Prefix{own, more}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := f.net.String(); strings.Count(s, " to "+more.String()) != 1 {
+		t.Errorf("want one route to %s:\n%s", more, s)
+	}
+	if err := v.SetSubnets(99, nil); !errors.Is(err, vnet.ErrNoNetwork) {
+		t.Errorf("%v, want no network", err)
+	}
 }

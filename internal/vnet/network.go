@@ -25,6 +25,8 @@ type network struct {
 	neighs map[netip.Addr]nl.MAC
 	wanted map[netip.Addr]nl.MDBEntry
 
+	subnets []netip.Prefix // that are on the link, of both families: see SetSubnets
+
 	service *attachment // what this host answers at itself; nil: nothing
 
 	members   []Membership // as published last

@@ -4,7 +4,7 @@ attached h1 one
 attached h2 two
 h1 weft expose
 ip1=$(ip4 one) ip2=$(ip4 two)
-ranges() { h1 weft ipam | awk '{ print $1, $2, $3 }'; }
+ranges() { h1 weft ipam | awk '{ print $1, $2, $4 }'; }
 before=$(ranges)
 h2 weft down
 h1 weft down

@@ -351,7 +351,7 @@ func (b *Backend) IPAM(context.Context) (api.IPAM, error) {
 	err := b.called("ipam")
 	return api.IPAM{IPAM: []api.AddressRange{
 		{Range: "10.32.0.0/13", Owner: "one", Used: 4096, Free: 520192},
-		{Range: "10.32.0.0/21", Owner: "one", Network: "weft", Used: 1, Free: 2045},
+		{Range: "10.32.0.0/21", Owner: "one", Network: "weft", Subnet: "10.32.0.0/20", Used: 1, Free: 2045},
 	}}, err
 }
 

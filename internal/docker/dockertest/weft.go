@@ -183,7 +183,7 @@ func (w *Weft) GiveUp(name string) error {
 }
 
 // Allocate gives the lowest free address from the third one on.
-func (w *Weft) Allocate(_ context.Context, name, key string, want netip.Addr) (docker.Address, error) {
+func (w *Weft) Allocate(_ context.Context, name string, _ netip.Prefix, key string, want netip.Addr) (docker.Address, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := w.networks[name]

@@ -85,6 +85,17 @@ func (h *handle) Configure(name string, i nl.Interface) error {
 	})
 }
 
+func (h *handle) Reach(name string, subnets []netip.Prefix) error {
+	return h.do(func() error {
+		l := h.find(h.ns, name)
+		if l == nil {
+			return nl.ErrNotFound
+		}
+		l.reach = append(l.reach, subnets...)
+		return nil
+	})
+}
+
 func (h *handle) Up(index int) error { return h.with(index, func(l *link) { l.Up = true }) }
 
 func (h *handle) AwaitRunning(int) error { return nil }

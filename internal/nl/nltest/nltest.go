@@ -37,6 +37,7 @@ type link struct {
 	ns    netns.ID
 	peer  int
 	addrs []netip.Prefix
+	reach []netip.Prefix
 	port  string // "uplink", "attachment"
 	route bool
 
@@ -166,6 +167,9 @@ func (n *Net) String() string {
 		}
 		for _, a := range l.addrs {
 			s.WriteString(" " + a.String())
+		}
+		for _, p := range l.reach {
+			s.WriteString(" to " + p.String())
 		}
 		if l.route {
 			s.WriteString(" groups")
