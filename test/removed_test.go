@@ -36,6 +36,10 @@ func TestHostRemoved(t *testing.T) {
 		t.Errorf("what is in use on h3, %s web and nothing else, is not said:\n%s", web, out)
 	}
 	rig.Eventually(t, 20*time.Second, func() error {
+		// It gives nothing any more before it knows by whom it was removed, and says why all the same.
+		if r := h[2].Weft("run", "--name", "early", "--", "true"); r.Code != 0 && !strings.Contains(r.Stderr, "removed from the cluster") {
+			t.Errorf("refused without the reason: %s", r.Stderr)
+		}
 		s, err := h[2].Status()
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -72,7 +73,7 @@ func (s *System) attach(ctx context.Context, r api.Attach) (api.Attachment, erro
 	case errors.Is(err, ipam.ErrInUse):
 		return api.Attachment{}, api.Errorf(api.CodeConflict, "%w", err)
 	case errors.Is(err, ipam.ErrRemoved):
-		return api.Attachment{}, api.Errorf(api.CodeRefused, "%s", s.removal()).WithHint("what is attached runs on, among itself: weft down --clean, remove %s, weft up with the present token", s.cfg.StateDir)
+		return api.Attachment{}, api.Errorf(api.CodeRefused, "%s", cmp.Or(s.removal(), ipam.ErrRemoved.Error())).WithHint("what is attached runs on, among itself: weft down --clean, remove %s, weft up with the present token", s.cfg.StateDir)
 	case errors.Is(err, ipam.ErrExhausted), errors.Is(err, context.DeadlineExceeded):
 		return api.Attachment{}, api.Errorf(api.CodeUnavailable, "%w", err)
 	case err != nil:
