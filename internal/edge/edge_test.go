@@ -15,6 +15,7 @@ import (
 
 	"github.com/weft-net/weft/internal/buskey"
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/sealedtcp/sealedtcptest"
 )
 
 // party is a process with edges: it keeps what comes.
@@ -365,24 +366,12 @@ func FuzzWelcome(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Add(append([]byte{0x77, 2, 0x48, 1, 1, 1, 0}, make([]byte, 600)...))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		c := &tape{in: bytes.NewReader(in)}
-		if _, err := b.welcome(c, netip.MustParseAddrPort("10.0.0.1:1")); err == nil || c.out.Len() != 0 {
-			t.Errorf("%d bytes answered, %v", c.out.Len(), err)
+		c := &sealedtcptest.Tape{In: bytes.NewReader(in)}
+		if _, err := b.welcome(c, netip.MustParseAddrPort("10.0.0.1:1")); err == nil || c.Out.Len() != 0 {
+			t.Errorf("%d bytes answered, %v", c.Out.Len(), err)
 		}
 	})
 }
-
-// tape is a connection that keeps what is written and reads what it is given.
-type tape struct {
-	net.Conn
-	in  *bytes.Reader
-	out bytes.Buffer
-}
-
-func (t *tape) Read(p []byte) (int, error)  { return t.in.Read(p) }
-func (t *tape) Write(p []byte) (int, error) { return t.out.Write(p) }
-func (t *tape) SetDeadline(time.Time) error { return nil }
-func (t *tape) Close() error                { return nil }
 
 func BenchmarkEdge(bm *testing.B) {
 	a, b := pair(bm)

@@ -8,25 +8,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"testing"
-	"time"
 
 	"github.com/weft-net/weft/internal/handshake"
 	"github.com/weft-net/weft/internal/seal"
+	"github.com/weft-net/weft/internal/sealedtcp/sealedtcptest"
 )
-
-// tape is a connection that keeps what is written and reads what it is given.
-type tape struct {
-	net.Conn
-	in  *bytes.Reader
-	out bytes.Buffer
-}
-
-func (t *tape) Read(p []byte) (int, error)       { return t.in.Read(p) }
-func (t *tape) Write(p []byte) (int, error)      { return t.out.Write(p) }
-func (t *tape) SetDeadline(time.Time) error      { return nil }
-func (t *tape) SetReadDeadline(time.Time) error  { return nil }
-func (t *tape) SetWriteDeadline(time.Time) error { return nil }
-func (t *tape) Close() error                     { return nil }
 
 func testRecords(tb testing.TB, c net.Conn) *Conn {
 	tb.Helper()
@@ -40,7 +26,7 @@ func testRecords(tb testing.TB, c net.Conn) *Conn {
 // written returns the stream of bytes that writes in pieces make, with the headers of yamux among them.
 func written(tb testing.TB, data []byte, pieces []int) []byte {
 	tb.Helper()
-	w := &tape{}
+	w := &sealedtcptest.Tape{}
 	r := testRecords(tb, w)
 	for _, n := range pieces {
 		n = min(n, len(data))
@@ -52,7 +38,7 @@ func written(tb testing.TB, data []byte, pieces []int) []byte {
 	if _, err := r.Write(data); err != nil {
 		tb.Fatal(err)
 	}
-	return w.out.Bytes()
+	return w.Out.Bytes()
 }
 
 func TestRecordsKeepBytes(t *testing.T) {
@@ -77,7 +63,7 @@ func TestRecordsKeepBytes(t *testing.T) {
 			}
 			at += n
 		}
-		got, err := io.ReadAll(testRecords(t, &tape{in: bytes.NewReader(written(t, data, pieces))}))
+		got, err := io.ReadAll(testRecords(t, &sealedtcptest.Tape{In: bytes.NewReader(written(t, data, pieces))}))
 		if err != nil || !bytes.Equal(got, data) {
 			t.Fatalf("%d of %d bytes, %v; pieces %v", len(got), len(data), err, pieces)
 		}
@@ -85,14 +71,14 @@ func TestRecordsKeepBytes(t *testing.T) {
 }
 
 func TestFrameIsOneRecord(t *testing.T) {
-	w := &tape{}
+	w := &sealedtcptest.Tape{}
 	r := testRecords(t, w)
 	_, _ = r.Write([]byte{0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 5})
-	if w.out.Len() != 0 {
+	if w.Out.Len() != 0 {
 		t.Error("the header went alone")
 	}
 	_, _ = r.Write([]byte("hello"))
-	if n := w.out.Len(); n != 2+12+5+recordTag {
+	if n := w.Out.Len(); n != 2+12+5+recordTag {
 		t.Errorf("%d bytes", n)
 	}
 }
@@ -104,7 +90,7 @@ func TestRecordsRefuseChange(t *testing.T) {
 	for i := range whole {
 		b := bytes.Clone(whole)
 		b[i] ^= 1
-		if got, err := io.ReadAll(testRecords(t, &tape{in: bytes.NewReader(b)})); err == nil || len(got) >= 80 {
+		if got, err := io.ReadAll(testRecords(t, &sealedtcptest.Tape{In: bytes.NewReader(b)})); err == nil || len(got) >= 80 {
 			t.Fatalf("byte %d changed: %d bytes, %v", i, len(got), err)
 		}
 	}
@@ -112,11 +98,11 @@ func TestRecordsRefuseChange(t *testing.T) {
 		"left out": rest, "repeated": append(bytes.Clone(first), whole...), "moved": append(bytes.Clone(rest), first...),
 		"too long": {0xff, 0xff, 0}, "too short": {0, 15}, "cut": whole[:len(whole)-1],
 	} {
-		if _, err := io.ReadAll(testRecords(t, &tape{in: bytes.NewReader(b)})); err == nil {
+		if _, err := io.ReadAll(testRecords(t, &sealedtcptest.Tape{In: bytes.NewReader(b)})); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	r := testRecords(t, &tape{in: bytes.NewReader(nil)})
+	r := testRecords(t, &sealedtcptest.Tape{In: bytes.NewReader(nil)})
 	r.sent, r.taken = maxRecords, maxRecords
 	if _, err := r.Write([]byte("x")); !errors.Is(err, errSpent) {
 		t.Errorf("%v", err)
@@ -127,12 +113,12 @@ func TestRecordsRefuseChange(t *testing.T) {
 }
 
 func TestRecordsDoNotAllocate(t *testing.T) {
-	w := &tape{}
+	w := &sealedtcptest.Tape{}
 	r := testRecords(t, w)
 	p := make([]byte, 40_000)
 	_, _ = r.Write(p)
 	if n := testing.AllocsPerRun(50, func() {
-		w.out.Reset()
+		w.Out.Reset()
 		_, _ = r.Write(p)
 	}); n != 0 {
 		t.Errorf("%v allocations a write", n)
@@ -143,7 +129,7 @@ func FuzzRecords(f *testing.F) {
 	f.Add(written(f, bytes.Repeat([]byte("weft"), 20), []int{30, 20, 30}))
 	f.Add([]byte{0, 16})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, _ := io.ReadAll(testRecords(t, &tape{in: bytes.NewReader(b)}))
+		got, _ := io.ReadAll(testRecords(t, &sealedtcptest.Tape{In: bytes.NewReader(b)}))
 		if len(got) > len(b) {
 			t.Errorf("%d bytes of %d", len(got), len(b))
 		}

@@ -8,25 +8,11 @@ import (
 	"net"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/weft-net/weft/internal/handshake"
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/sealedtcp/sealedtcptest"
 )
-
-// tape is a connection that keeps what is written and reads what it is given.
-type tape struct {
-	net.Conn
-	in  *bytes.Reader
-	out bytes.Buffer
-}
-
-func (t *tape) Read(p []byte) (int, error)       { return t.in.Read(p) }
-func (t *tape) Write(p []byte) (int, error)      { return t.out.Write(p) }
-func (t *tape) SetDeadline(time.Time) error      { return nil }
-func (t *tape) SetReadDeadline(time.Time) error  { return nil }
-func (t *tape) SetWriteDeadline(time.Time) error { return nil }
-func (t *tape) Close() error                     { return nil }
 
 // FuzzWelcome: whatever a stranger sends, nothing is answered.
 func FuzzWelcome(f *testing.F) {
@@ -40,9 +26,9 @@ func FuzzWelcome(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Add(append([]byte{0x77, 2, 0x48, 1, 1, 2, 0}, make([]byte, handshake.HelloSize)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		c := &tape{in: bytes.NewReader(b)}
-		if _, _, err := s.welcome(c, "x"); err == nil || c.out.Len() != 0 {
-			t.Errorf("%d bytes answered, %v", c.out.Len(), err)
+		c := &sealedtcptest.Tape{In: bytes.NewReader(b)}
+		if _, _, err := s.welcome(c, "x"); err == nil || c.Out.Len() != 0 {
+			t.Errorf("%d bytes answered, %v", c.Out.Len(), err)
 		}
 	})
 }

@@ -72,19 +72,24 @@ type entry struct {
 	from io.Reader
 }
 
-// entries are all files of the plugin: its configuration, and a root file system that has weft in it and no more.
-func entries(daemon string, weft io.Reader, size int64) ([]entry, error) {
+// entries are all files of the plugin: its configuration, and a root file system that has the binary weft in it and no more. closing is for
+// when they have been read.
+func entries(weft, daemon string) (all []entry, closing func() error, err error) {
 	config, err := json.MarshalIndent(Config(daemon), "", "  ")
 	if err != nil {
-		return nil, fmt.Errorf("the plugin's configuration: %w", err)
+		return nil, nil, fmt.Errorf("the plugin's configuration: %w", err)
 	}
 	config = append(config, '\n')
+	f, size, err := open(weft)
+	if err != nil {
+		return nil, nil, err
+	}
 	return []entry{
 		{"config.json", 0o644, int64(len(config)), bytes.NewReader(config)},
 		{"rootfs", 0o755, 0, nil},
 		{"rootfs/bin", 0o755, 0, nil},
-		{"rootfs" + binary, 0o755, size, weft},
-	}, nil
+		{"rootfs" + binary, 0o755, size, f},
+	}, f.Close, nil
 }
 
 // open opens a weft, and says how long it is. There is no library beside it in the plugin.
@@ -109,15 +114,11 @@ func open(name string) (*os.File, int64, error) {
 
 // WriteDir writes the plugin into a folder that is not there yet, for docker plugin create. weft is a binary that needs no library.
 func WriteDir(dir, weft, daemon string) error {
-	f, size, err := open(weft)
+	all, closing, err := entries(weft, daemon)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	all, err := entries(daemon, f, size)
-	if err != nil {
-		return err
-	}
+	defer func() { _ = closing() }() // only read from
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
@@ -146,15 +147,11 @@ func writeFile(at string, e entry) error {
 
 // archive writes the plugin as Docker's API takes it.
 func archive(w io.Writer, weft, daemon string) error {
-	f, size, err := open(weft)
+	all, closing, err := entries(weft, daemon)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	all, err := entries(daemon, f, size)
-	if err != nil {
-		return err
-	}
+	defer func() { _ = closing() }() // only read from
 	out := tar.NewWriter(w)
 	for _, e := range all {
 		h := &tar.Header{Name: e.name, Mode: int64(e.mode), Size: e.size, Typeflag: tar.TypeReg}
