@@ -189,6 +189,9 @@ func (n *swarmNets) look(now time.Time) {
 	if socket == "" {
 		return
 	}
+	if seen == nil { // this run has not looked yet: a run before may have
+		done = n.reported()
+	}
 	records, _ := n.wishes()
 	versions := map[string]uint64{}
 	var wishes []swarm.Wish
@@ -215,13 +218,12 @@ func (n *swarmNets) look(now time.Time) {
 	}
 	next := map[string]swarm.Report{}
 	for name := range versions {
-		switch r, asked := reports[name]; {
-		case err != nil:
-			next[name] = swarm.Report{Version: versions[name], Why: err.Error()}
-		case asked:
-			next[name] = r
-		default:
-			next[name] = done[name]
+		next[name] = done[name] // of what is not asked for again
+	}
+	for _, w := range wishes {
+		next[w.Name] = reports[w.Name]
+		if err != nil {
+			next[w.Name] = swarm.Report{Version: w.Version, Why: err.Error()}
 		}
 	}
 	n.mu.Lock()
@@ -239,6 +241,23 @@ func (n *swarmNets) look(now time.Time) {
 	if changed || err != nil {
 		n.tell(next, err)
 	}
+}
+
+// reported is what this host has told of itself.
+func (n *swarmNets) reported() map[string]swarm.Report {
+	out := map[string]swarm.Report{}
+	self := n.s.mesh.Self()
+	_ = n.s.mesh.View(func(t *state.Tables) {
+		for i := range t.All(state.Cluster, keyNode) {
+			var r nodeRecord
+			if i.Key == keyNode && i.Writer == self && decode("record of a node", i.Value, &r) == nil {
+				for name, d := range r.Reports {
+					out[name] = swarm.Report{Version: d.Version, Why: d.Why}
+				}
+			}
+		}
+	})
+	return out
 }
 
 // tell shows what is in the way.
