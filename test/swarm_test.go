@@ -2,11 +2,14 @@ package test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/weft-net/weft/internal/api"
 	"github.com/weft-net/weft/test/rig"
 )
 
@@ -279,6 +282,21 @@ func TestSwarm(t *testing.T) {
 			return nil
 		})
 	}
+	// What somebody makes by hand under the name that is gone is left alone, by the next daemon too.
+	e[1].MustExec("sh", "-c", made.Command)
+	e[1].Host.Kill9()
+	e[1].Restart()
+	rig.Eventually(t, 15*time.Second, func() error {
+		s, err := e[1].Status()
+		if err != nil {
+			return err
+		}
+		if i := slices.IndexFunc(s.Limits, func(l api.Limit) bool { return l.Name == "swarm_networks" }); i < 0 || s.Limits[i].Used != 1 {
+			return errors.New("the cluster's wishes have not been looked at yet")
+		}
+		return nil
+	})
+	e[1].Must("network", "rm", "party-weft") // it is there
 	e[0].MustWeft("network", "rm", "party")
 	for i, x := range e {
 		rig.Eventually(t, 15*time.Second, func() error {
