@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/weft-net/weft/internal/netns"
 )
 
 // packages are those of nats.go whose tests connect to a server and want more of it than JetStream.
@@ -59,6 +61,27 @@ func listed(t *testing.T) []entry {
 	return out
 }
 
+// namespace returns a network namespace with nothing but its loopback. Tests of nats.go listen on numbers of their own, up
+// to 50224, which elsewhere may be some connection's local port.
+func namespace(t *testing.T) netns.Namespace {
+	t.Helper()
+	ns, err := netns.OS().New()
+	if err != nil {
+		t.Fatalf("%v: needs root", err)
+	}
+	t.Cleanup(func() { _ = ns.Close() })
+	err = ns.Do(func() error {
+		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+			return fmt.Errorf("ip link set lo up: %w\n%s", err, out)
+		}
+		return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("20000 49999"), 0)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ns
+}
+
 // run calls go in the suite's module.
 func run(env []string, args ...string) ([]byte, error) {
 	cmd := exec.Command("go", append([]string{args[0], "-C", "suite"}, args[1:]...)...)
@@ -73,8 +96,8 @@ func run(env []string, args ...string) ([]byte, error) {
 	return out, err
 }
 
-// start runs the server and returns its URL.
-func start(t *testing.T, program string) string {
+// start runs the server in a namespace and returns its URL.
+func start(t *testing.T, ns netns.Namespace, program string) string {
 	t.Helper()
 	cmd := exec.Command(program)
 	cmd.Stderr = os.Stderr
@@ -87,7 +110,7 @@ func start(t *testing.T, program string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := ns.Do(cmd.Start); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -136,8 +159,13 @@ func TestSuite(t *testing.T) {
 		}
 	}
 	args := []string{"test", "-json", "-count=1", "-p=1", "-vet=off", "-tags=internal_testing", "-timeout=5m", "-skip=" + strings.Join(skip, "|")}
-	env := []string{"TESTER_NATS_URL=" + start(t, server), "WEFT_NATS_SERVER=" + server}
-	out, err := run(env, append(args, packages...)...)
+	ns := namespace(t)
+	env := []string{"TESTER_NATS_URL=" + start(t, ns, server), "WEFT_NATS_SERVER=" + server}
+	tested := func(args ...string) (out []byte, err error) {
+		err = ns.Do(func() (err error) { out, err = run(env, args...); return err })
+		return out, err
+	}
+	out, err := tested(append(args, packages...)...)
 	results, said := judge(t, out)
 	failed := failures(results)
 	if err != nil && len(failed) == 0 {
@@ -146,7 +174,7 @@ func TestSuite(t *testing.T) {
 	// Some give an answer no more than 100 ms, which a busy machine does not keep. What fails for a reason of its own fails again.
 	for try := 1; try < tries && len(failed) > 0; try++ {
 		t.Logf("once more: %s\n%s", strings.Join(failed, ", "), said[failed[0]])
-		out, err := run(env, append(append(args, "-run=^("+strings.Join(failed, "|")+")$"), packages...)...)
+		out, err := tested(append(append(args, "-run=^("+strings.Join(failed, "|")+")$"), packages...)...)
 		again, why := judge(t, out)
 		if len(again) < len(failed) {
 			t.Fatalf("%v\n%s", err, out)
