@@ -39,7 +39,7 @@ var layers = map[string]layer{
 	"internal/state": core, "internal/ring": core, "internal/fdb": core,
 	"internal/island": core, "internal/tree": core, "internal/hearing": core, "internal/measure": core,
 	"internal/subject": core, "internal/buskey": core, "internal/rmcast": core, "internal/parity": core,
-	"internal/names": core,
+	"internal/names": core, "internal/lease": core,
 
 	"internal/udp": seam, "internal/netmon": seam, "internal/tap": seam, "internal/nl": seam, "internal/netns": seam,
 	"internal/guard": seam, "internal/store": seam, "internal/sdnotify": seam, "internal/handover": seam, "internal/load": seam,
