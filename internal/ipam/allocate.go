@@ -30,8 +30,16 @@ func (s *Service) AllocateIn(ctx context.Context, vni uint32, in netip.Prefix, k
 	}
 	ctx, cancel := deadline(ctx)
 	defer cancel()
+	if s.cfg.Borrows {
+		defer s.await(stray{vni, key})()
+	}
 	for {
 		a, sp, err := s.tryAllocate(vni, in, key, want)
+		if errors.Is(err, ErrHeld) {
+			if err = s.awaitFreed(ctx, err); err == nil {
+				continue
+			}
+		}
 		if err != nil || sp == nil {
 			return a, err
 		}
@@ -39,9 +47,29 @@ func (s *Service) AllocateIn(ctx context.Context, vni uint32, in netip.Prefix, k
 		if want.IsValid() {
 			wanted = toU32(want)
 		}
-		if err := s.waitForShare(ctx, sp, wanted); err != nil {
+		wait := func() error { return s.waitForShare(ctx, sp, wanted) }
+		if s.cfg.Borrows {
+			wait = func() error { return s.borrow(ctx, sp, key, wanted) }
+		}
+		if err := wait(); err != nil {
 			return Address{}, err
 		}
+	}
+}
+
+// awaitFreed waits until this host may take addresses again. It returns why not when it may not before ctx ends.
+func (s *Service) awaitFreed(ctx context.Context, why error) error {
+	s.mu.Lock()
+	held, freed := s.held, s.freed
+	s.mu.Unlock()
+	if held == "" {
+		return nil
+	}
+	select {
+	case <-freed:
+		return nil
+	case <-ctx.Done():
+		return errors.Join(why, ctx.Err())
 	}
 }
 
@@ -97,6 +125,18 @@ func (s *Service) pickLocked(vni uint32, in netip.Prefix, key string, want netip
 			return a, o, false, nil
 		}
 	}
+	if s.held != "" {
+		return 0, nil, false, fmt.Errorf("%w: %s", ErrHeld, s.held)
+	}
+	if s.cfg.Borrows {
+		var w uint32
+		if want.IsValid() {
+			w = toU32(want)
+		}
+		if a, sp := s.borrowedLocked(sc, joined, key, w); a != 0 && sp.pool.Restore(key, a) {
+			return a, sp, true, nil
+		}
+	}
 	if want.IsValid() {
 		return s.pickWantedLocked(sc, joined, key, want)
 	}
@@ -135,6 +175,9 @@ func (s *Service) pickWantedLocked(sc *scope, joined []*space, key string, want 
 	if hs := sc.holders[a]; len(hs) > 0 {
 		h := hs[0]
 		return 0, nil, false, fmt.Errorf("address %s: %w by %s on host %s; choose another, or leave --ip out", want, ErrInUse, h.key, h.host.Short())
+	}
+	if ls := sc.loans[a]; len(ls) > 0 && ls[0].to != s.cfg.Self {
+		return 0, nil, false, fmt.Errorf("address %s: %w by %s on host %s; choose another, or leave --ip out", want, ErrInUse, ls[0].key, ls[0].to.Short())
 	}
 	if k, ok := sp.pool.Holder(a); ok {
 		return 0, nil, false, fmt.Errorf("address %s: %w by %s on this host; choose another, or leave --ip out", want, ErrInUse, k)

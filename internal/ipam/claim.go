@@ -130,7 +130,8 @@ func (s *Service) unownedLocked(sp *space) []claim {
 	owned := sp.ring.Owned(s.cfg.Self)
 	var out []claim
 	for a, key := range sp.pool.All() {
-		if _, found := slices.BinarySearchFunc(owned, a, inRange); !found {
+		_, found := slices.BinarySearchFunc(owned, a, inRange)
+		if l, ok := s.scopes[sp.scope].lentTo(a, s.cfg.Self); !found && (!ok || l.key != key) {
 			out = append(out, claim{key, a})
 		}
 	}
@@ -176,11 +177,12 @@ func (s *Service) askForClaims(sp *space, now time.Time) (short bool) {
 	from, _ := slices.BinarySearchFunc(all, sp.claims.next, func(c claim, a uint32) int { return cmp.Compare(c.a, a) })
 	var to ident.HostID
 	var want uint32
+	var key string
 	for k := range all { // round and round: an owner that does not give must not keep the others from being asked
 		c := all[(from+k)%len(all)]
 		owner, ok := sp.ring.Owner(c.a)
 		if _, rival := s.rivalLocked(sp, c, alive); ok && !rival && owner != s.cfg.Self && slices.Contains(alive, owner) {
-			to, want = owner, c.a
+			to, want, key = owner, c.a, c.key
 			break
 		}
 	}
@@ -189,7 +191,10 @@ func (s *Service) askForClaims(sp *space, now time.Time) (short bool) {
 		sp.claims.next, sp.claims.asked = want+1, now
 	}
 	s.mu.Unlock()
-	if due {
+	switch {
+	case due && s.cfg.Borrows:
+		s.askLoan(sp, to, key, want, drawSerial())
+	case due:
 		s.ask(sp, to, want, true)
 	}
 	return want != 0

@@ -18,24 +18,26 @@ import (
 //	ring/PREFIX    the writer's book about that range: CBOR, see bookWire
 //	ip/KEY         an address in use by the writer: 4 bytes
 //	heir/HOSTID    in the cluster's scope: who takes what a removed host had, by whoever removed it: CBOR, see heirsWire
+//	lend/HOST/KEY  an address that the writer has lent to a key of that host: 4 bytes, and the loan's serial, 8 bytes
 //	sub/INDEX      in the cluster's scope: the writer has the network with that part of the range; VNI, 4 bytes
 const (
 	keyRing = "ring/"
 	keyIP   = "ip/"
 	keyNet  = "sub/"
 	keyHeir = "heir/"
+	keyLend = "lend/"
 )
 
 // Owns reports whether an entry of the state tables is of this package.
 func Owns(key string) bool {
-	return has(key, keyRing) || has(key, keyIP) || has(key, keyNet) || has(key, keyHeir)
+	return has(key, keyRing) || has(key, keyIP) || has(key, keyNet) || has(key, keyHeir) || has(key, keyLend)
 }
 
 // Limits of what is read.
 const (
 	maxKey     = 128      // bytes of an attachment's key
 	maxBook    = 60 << 10 // bytes of a book
-	maxAskBody = 64       // and a book
+	maxAskBody = 256      // and a book
 )
 
 var errCodec = errors.New("malformed")
@@ -190,11 +192,21 @@ type ask struct {
 	Serial uint64 `cbor:"4,keyasint,omitempty"` // of the asker's book: an ask from before its last word is void
 	Need   bool   `cbor:"5,keyasint,omitempty"` // an attachment waits for it
 	Book   []byte `cbor:"6,keyasint,omitempty"` // no ask at all: the asked host's own book, later than the one that it shows
+	Key    string `cbor:"7,keyasint,omitempty"` // lend me an address for this key
+	Loan   uint64 `cbor:"8,keyasint,omitempty"` // under this serial
+	Back   bool   `cbor:"9,keyasint,omitempty"` // no ask: the loan with that serial is not needed any more
 }
 
 func encodeAsk(scope uint32, p netip.Prefix, want uint32, serial uint64, need bool) ([]byte, error) {
 	a := p.Addr().As4()
 	return encMode.Marshal(ask{Scope: scope, Prefix: append(a[:], byte(p.Bits())), Want: want, Serial: serial, Need: need})
+}
+
+// encodeLoan is the body of an ask for a loan, or of the word that one is not needed any more.
+func encodeLoan(scope uint32, p netip.Prefix, a ask) ([]byte, error) {
+	b := p.Addr().As4()
+	a.Scope, a.Prefix = scope, append(b[:], byte(p.Bits()))
+	return encMode.Marshal(a)
 }
 
 // encodeTold is the body of a message that shows a host a book of its own.
@@ -209,6 +221,9 @@ func decodeAsk(v []byte) (a ask, p netip.Prefix, err error) {
 	}
 	if err := decMode.Unmarshal(v, &a); err != nil {
 		return a, p, fmt.Errorf("ask for a share: %w: %w", errCodec, err)
+	}
+	if len(a.Key) > maxKey || (a.Loan != 0) != (a.Key != "") || a.Back && a.Key == "" {
+		return a, p, fmt.Errorf("ask for a loan: %w: key of %d bytes", errCodec, len(a.Key))
 	}
 	if len(a.Prefix) != 5 || len(v)-len(a.Book) > maxAskBody {
 		return a, p, fmt.Errorf("ask for a share: %w: range", errCodec)

@@ -3,6 +3,7 @@ package ipam
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -37,6 +38,7 @@ type networkHeir struct {
 // Bequeath returns what the removal of a host is to be published with, in scope 0: who takes what it had, and what it
 // said itself of hosts that it removed. having names the hosts that have each network, alive those in reach.
 func (s *Service) Bequeath(gone ident.HostID, having map[uint32][]ident.HostID, alive []ident.HostID) (map[string][]byte, error) {
+	alive = s.staying(alive)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pick := func(among []ident.HostID) (out ident.HostID) {
@@ -55,9 +57,16 @@ func (s *Service) Bequeath(gone ident.HostID, having map[uint32][]ident.HostID, 
 		}
 		return out
 	}
-	h := heirs{by: s.cfg.Self, cluster: pick(append(slices.Clone(alive), s.cfg.Self)), networks: map[uint32]ident.HostID{}}
+	among := slices.Clone(alive)
+	if !s.cfg.Borrows {
+		among = append(among, s.cfg.Self)
+	}
+	h := heirs{by: s.cfg.Self, cluster: pick(among), networks: map[uint32]ident.HostID{}}
+	if h.cluster.IsZero() {
+		return nil, errors.New("no host that stays is in reach, and could take what it had; do this on one that does")
+	}
 	for _, vni := range slices.Sorted(maps.Keys(having)) {
-		if id := pick(having[vni]); !id.IsZero() && id != h.cluster && len(h.networks) < maxHeirs {
+		if id := pick(s.staying(having[vni])); !id.IsZero() && id != h.cluster && len(h.networks) < maxHeirs {
 			h.networks[vni] = id
 		}
 	}

@@ -60,7 +60,7 @@ func testHistories(t *testing.T, kind simKind, n int) {
 		t.Errorf("of %d addresses %d have no owner, and %d are on a way that does not end", 80*n, total.Leaked, total.Waiting)
 	}
 	// A simulator in which nothing happens proves nothing.
-	if total.Gives < 5*n || total.Kills < 2*n || total.Allocs < 10*n || total.Pauses < n || total.Cuts < n || total.Added < n/4 || total.Removals < n/20 {
+	if total.Lent < n || total.Gives < 5*n || total.Kills < 2*n || total.Allocs < 10*n || total.Pauses < n || total.Cuts < n || total.Added < n/4 || total.Removals < n/20 {
 		t.Errorf("too little happened: %+v", total)
 	}
 	if kind.older && (total.Rollbacks < n/2 || total.Recalls == 0 || total.Told == 0) {
@@ -189,6 +189,11 @@ func (w *world) tick(h *simHost) error {
 	if sp == nil || !sp.joined && !sp.left {
 		return h.join()
 	}
+	if h.wants != "" {
+		if err := w.allocate(h); err != nil {
+			return err
+		}
+	}
 	before := h.svc.Counts()
 	h.svc.tick(time.Now())
 	after := h.svc.Counts()
@@ -200,12 +205,40 @@ func (w *world) tick(h *simHost) error {
 func (w *world) allocate(h *simHost) error {
 	w.keys++
 	key := fmt.Sprint("k", w.keys)
+	switch {
+	case h.wants != "" && w.rnd.IntN(12) == 0: // it has waited long enough
+		delete(h.svc.awaited, stray{simVNI, h.wants})
+		h.wants = ""
+		return nil
+	case h.wants != "":
+		key = h.wants
+	case h.borrows: // the same again and again: what was given back for a key must not come off what it has now
+		key = fmt.Sprint("b", w.rnd.IntN(3))
+		if _, ok := h.attached[key]; ok {
+			return nil
+		}
+	}
 	var want Address
 	got, sp, err := h.svc.tryAllocate(simVNI, netip.Prefix{}, key, want.IP4.Addr())
 	switch {
 	case err == nil && sp == nil:
 		h.attached[key] = toU32(got.IP4.Addr())
 		w.n.Allocs++
+		if h.borrows {
+			w.n.Lent++
+			delete(h.svc.awaited, stray{simVNI, key})
+			h.wants = ""
+		}
+	case err == nil && h.borrows: // as borrow asks
+		h.wants = key
+		x := stray{simVNI, key}
+		if h.svc.awaited[x].n == 0 {
+			h.svc.await(x)
+		}
+		if to, ok := h.svc.nextOwnerLocked(sp, h.alive(), 1); ok {
+			h.svc.askLoan(sp, to, key, 0, h.svc.awaited[x].serial)
+			sp.tries++
+		}
 	case err == nil: // as waitForShare asks
 		if to, ok := h.svc.nextOwnerLocked(sp, h.alive(), 1); ok {
 			h.svc.ask(sp, to, 0, true)
@@ -287,6 +320,9 @@ func (w *world) remove(gone *simHost, kind simKind) error {
 		return nil
 	}
 	by := live[w.rnd.IntN(len(live))]
+	if by.borrows && !slices.ContainsFunc(by.alive(), w.stays) {
+		return nil // nobody could be the heir
+	}
 	if !kind.loose {
 		clear(w.cut)
 		w.calm = true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -25,12 +26,15 @@ type lab struct {
 
 type labHost struct {
 	*Service
-	lab  *lab
-	id   ident.HostID
-	disk map[uint32]map[string][]byte
-	fail error // of the next writes
-	stop context.CancelFunc
-	done chan struct{}
+	lab     *lab
+	id      ident.HostID
+	disk    map[uint32]map[string][]byte
+	fail    error    // of the next writes
+	held    [][]byte // asks that did not go out, while hold
+	hold    bool
+	borrows bool
+	stop    context.CancelFunc
+	done    chan struct{}
 }
 
 func newLab(t *testing.T, n int) *lab {
@@ -53,7 +57,9 @@ func (l *lab) check(err error) {
 
 // start runs the host from its disk.
 func (h *labHost) start() {
-	h.Service = New(Config{Self: h.id, Board: h, Ask: h.ask, Alive: h.alive})
+	h.Service = New(Config{Self: h.id, Board: h, Ask: h.ask, Alive: h.alive, Borrows: h.borrows, Stays: func(id ident.HostID) bool {
+		return !slices.ContainsFunc(h.lab.hosts, func(o *labHost) bool { return o.id == id && o.borrows })
+	}})
 	ctx, cancel := context.WithCancel(context.Background())
 	h.stop, h.done = cancel, make(chan struct{})
 	for scope, table := range h.disk {
@@ -110,6 +116,10 @@ func (h *labHost) Publish(scope uint32, puts map[string][]byte, dels []string) e
 }
 
 func (h *labHost) ask(to ident.HostID, body []byte) error {
+	if h.hold {
+		h.held = append(h.held, body)
+		return nil
+	}
 	o := h.lab.hosts[to[0]-1]
 	if !h.reaches(o) {
 		return errors.New("no path")

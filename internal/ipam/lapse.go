@@ -29,11 +29,15 @@ func (s *Service) Recovered(scope uint32, key string, value []byte, gone bool) {
 	defer s.mu.Unlock()
 	var err error
 	switch {
-	case !s.running, len(key) > maxKey+len(keyIP): // before Run OnChange takes it
+	case !s.running, len(key) > maxKey+len(keyIP) && !has(key, keyLend): // before Run OnChange takes it
 	case has(key, keyRing):
 		err = s.bookRecoveredLocked(scope, key, value, gone)
-	case (has(key, keyIP) || has(key, keyNet) && scope == 0) && len(s.strays) < maxStrays:
-		s.strays[stray{scope, key}] = true
+	case (has(key, keyIP) || has(key, keyLend) || has(key, keyNet) && scope == 0) && len(s.strays) < maxStrays:
+		x := stray{scope, key}
+		if has(key, keyLend) && !gone && s.ownEntryLocked(x) == nil { // whoever has it may be using it
+			err = s.onLoanLocked(scope, s.cfg.Self, key, value, false)
+		}
+		s.strays[x] = true
 		s.poke()
 	}
 	if err != nil {
@@ -107,17 +111,8 @@ func (s *Service) putStrays() error {
 		if puts[x.scope] == nil {
 			puts[x.scope] = map[string][]byte{}
 		}
-		var v uint32
-		var mine bool
-		if has(x.key, keyIP) {
-			if sc := s.scopes[x.scope]; sc != nil {
-				v, mine = sc.own[x.key[len(keyIP):]]
-			}
-		} else if index, err := parseNetKey(x.key); err == nil {
-			v, mine = s.nets[index][s.cfg.Self]
-		}
-		if mine {
-			puts[x.scope][x.key] = put32(v)
+		if v := s.ownEntryLocked(x); v != nil {
+			puts[x.scope][x.key] = v
 		} else {
 			dels[x.scope] = append(dels[x.scope], x.key)
 		}
@@ -128,6 +123,32 @@ func (s *Service) putStrays() error {
 		slices.Sort(dels[scope])
 		if err := s.publish(scope, puts[scope], dels[scope]); err != nil {
 			return fmt.Errorf("scope %d: %w", scope, err)
+		}
+	}
+	return nil
+}
+
+// ownEntryLocked returns what this host has in memory for a key of its table; nil: nothing.
+func (s *Service) ownEntryLocked(x stray) []byte {
+	sc := s.scopes[x.scope]
+	switch {
+	case sc != nil && has(x.key, keyIP):
+		if v, ok := sc.own[x.key[len(keyIP):]]; ok {
+			return put32(v)
+		}
+	case sc != nil && has(x.key, keyLend):
+		for a, ls := range sc.loans {
+			for _, l := range ls {
+				if l.lender == s.cfg.Self && loanKey(l.to, l.key) == x.key {
+					return encodeTerms(a, l.serial)
+				}
+			}
+		}
+	case has(x.key, keyNet):
+		if index, err := parseNetKey(x.key); err == nil {
+			if v, ok := s.nets[index][s.cfg.Self]; ok {
+				return put32(v)
+			}
 		}
 	}
 	return nil

@@ -65,6 +65,9 @@ func (s *Service) CarveSubnet(ctx context.Context) (netip.Prefix, error) {
 		if barred {
 			return netip.Prefix{}, ErrRemoved
 		}
+		if s.cfg.Borrows {
+			return netip.Prefix{}, ErrBorrows
+		}
 		if sp == nil {
 			return netip.Prefix{}, fmt.Errorf("carve a subnet: this host has not heard of the cluster's range yet; wait until it has a link")
 		}
@@ -197,6 +200,9 @@ func (s *Service) JoinNetwork(vni uint32, subnet netip.Prefix, creator bool) err
 	}
 	if err := CheckSubnet(subnet); err != nil {
 		return err
+	}
+	if creator && s.cfg.Borrows {
+		return ErrBorrows
 	}
 	s.plan.Lock()
 	defer s.plan.Unlock()
@@ -344,6 +350,9 @@ func (s *Service) GiveBack(ctx context.Context) error {
 			return err
 		}
 	}
+	if s.cfg.Borrows {
+		return s.awaitReturned(ctx)
+	}
 	if cluster == nil {
 		return nil
 	}
@@ -418,7 +427,7 @@ func (s *Service) giveAll(sp *space) (to ident.HostID, err error) {
 			to = o.id
 		}
 	}
-	for _, id := range alive {
+	for _, id := range s.staying(alive) {
 		if sp.scope == 0 && stays(id) && (to.IsZero() || id.Less(to)) {
 			to = id
 		}

@@ -55,6 +55,10 @@ type Config struct {
 	Ask func(to ident.HostID, body []byte) error
 	// Alive returns the hosts that live now; whether this host is among them doesn't matter.
 	Alive func() []ident.HostID
+	// Borrows: this host comes and goes. It owns nothing, and borrows each address from an owner.
+	Borrows bool
+	// Stays says of a host that it does not; nil: all stay.
+	Stays func(ident.HostID) bool
 	Log   *slog.Logger
 }
 
@@ -77,6 +81,8 @@ var (
 	ErrInUse     = errors.New("address in use")
 	ErrExhausted = errors.New("no free address")
 	ErrRemoved   = errors.New("this host was removed from the cluster")
+	ErrBorrows   = errors.New("this host comes and goes (--ephemeral) and owns no addresses; create the network on a host that stays, then it is here too")
+	ErrHeld      = errors.New("no address now")
 )
 
 // Service is the allocator of one host.
@@ -96,7 +102,11 @@ type Service struct {
 	spaces  int
 	nets    map[uint32]map[ident.HostID]uint32 // index of the cluster's range: who has it for which VNI
 	asks    []waiting
-	strays  map[stray]bool // own entries that came back from before a loss of the disk
+	strays  map[stray]bool    // own entries that came back from before a loss of the disk
+	lending []lending         // to be answered
+	held    string            // why this host must not take an address now
+	freed   chan struct{}     // closed and replaced when held changes
+	awaited map[stray]awaited // keys of this host that wait for a loan
 	counts  Counts
 }
 
@@ -105,6 +115,7 @@ type scope struct {
 	spaces  []*space
 	own     map[string]uint32   // addresses of this host by key, as persisted
 	holders map[uint32][]holder // addresses of other hosts; two have one after a claim, or a removal by force
+	loans   map[uint32][]loan   // addresses lent, by this host and others
 }
 
 // dropHolders forgets what hosts are said to use, of those that gone reports.
@@ -124,8 +135,8 @@ type holder struct {
 }
 
 // heldElsewhere reports whether another host says that it uses an address. Where it is this host's to give, the other's
-// disk was put back, or it was given by force: what is in use is not given a second time, whoever may.
-func (sc *scope) heldElsewhere(a uint32) bool { _, ok := sc.holders[a]; return ok }
+// disk was put back, or it was given by force: what is in use is not given a second time, whoever may. Nor is what was lent.
+func (sc *scope) heldElsewhere(a uint32) bool { return len(sc.holders[a])+len(sc.loans[a]) > 0 }
 
 // space is one ring with the pool of this host's part.
 type space struct {
@@ -170,11 +181,13 @@ func New(cfg Config) *Service {
 		nets:    map[uint32]map[ident.HostID]uint32{},
 		strays:  map[stray]bool{},
 		heirs:   map[ident.HostID]heirs{},
+		freed:   make(chan struct{}),
+		awaited: map[stray]awaited{},
 	}
 }
 
 func newScope() *scope {
-	return &scope{own: map[string]uint32{}, holders: map[uint32][]holder{}}
+	return &scope{own: map[string]uint32{}, holders: map[uint32][]holder{}, loans: map[uint32][]loan{}}
 }
 
 // Counts returns the counters.
@@ -337,6 +350,8 @@ func (s *Service) OnChange(scope uint32, writer ident.HostID, key string, value 
 		return
 	}
 	switch {
+	case has(key, keyLend):
+		err = s.onLoanLocked(scope, writer, key, value, gone)
 	case len(key) > maxKey+len(keyIP):
 		err = fmt.Errorf("key of %d bytes: %w", len(key), errCodec)
 	case has(key, keyRing) && !gone:

@@ -19,8 +19,8 @@ func (s *Service) tick(now time.Time) (short bool) {
 	for _, id := range slices.Sorted(maps.Keys(s.scopes)) {
 		all = append(all, s.scopes[id].spaces...)
 	}
-	asks := s.asks
-	s.asks = nil
+	asks, lendings := s.asks, s.lending
+	s.asks, s.lending = nil, nil
 	barred := s.barred
 	s.mu.Unlock()
 	if barred {
@@ -36,6 +36,14 @@ func (s *Service) tick(now time.Time) (short bool) {
 			s.cfg.Log.Error("address share not given", "range", w.sp.prefix, "host", w.from, "err", err)
 		}
 	}
+	for _, x := range lendings {
+		if err := s.lend(x); err != nil {
+			s.cfg.Log.Error("address not lent", "range", x.sp.prefix, "host", x.to, "err", err)
+		}
+	}
+	if err := s.takeBack(); err != nil {
+		s.cfg.Log.Error("addresses lent to a removed host not taken back", "err", err)
+	}
 	if err := s.putStrays(); err != nil {
 		s.cfg.Log.Error("own entries from before a loss of the disk not put right", "err", err)
 	}
@@ -44,6 +52,7 @@ func (s *Service) tick(now time.Time) (short bool) {
 		s.succeed(sp, now)
 		short = s.askWhenShort(sp, now) || short
 		short = s.askForClaims(sp, now) || short
+		short = s.bringBack(sp, now) || short
 		s.returnLate(sp)
 		s.watchConflicts(sp, now)
 	}
@@ -101,6 +110,7 @@ func (s *Service) HostRemoved(id ident.HostID, byUs bool) error {
 			sp.notifyLocked()
 		}
 		sc.dropHolders(func(h holder) bool { return h.host == id })
+		s.loansOfGoneLocked(sc, id)
 	}
 	for index, by := range s.nets {
 		if _, ok := by[id]; ok {
@@ -111,10 +121,30 @@ func (s *Service) HostRemoved(id ident.HostID, byUs bool) error {
 	_, named := s.heirLocked(id, 0)
 	s.mu.Unlock()
 	s.poke()
-	if byUs && !named && cluster != nil {
+	if byUs && !named && cluster != nil && !s.cfg.Borrows {
 		return s.takeOver(cluster, id)
 	}
 	return nil
+}
+
+// staying returns those hosts that do not come and go.
+func (s *Service) staying(ids []ident.HostID) []ident.HostID {
+	if s.cfg.Stays == nil {
+		return ids
+	}
+	return slices.DeleteFunc(slices.Clone(ids), func(id ident.HostID) bool { return !s.cfg.Stays(id) })
+}
+
+// Hold keeps this host from taking addresses, for a reason that people can read; "": it may.
+func (s *Service) Hold(reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held == reason {
+		return
+	}
+	s.held = reason
+	close(s.freed)
+	s.freed = make(chan struct{})
 }
 
 // Barred says that this host was removed itself, or that it was taken for removed by mistake: while it is, it gives nothing out,
@@ -158,7 +188,10 @@ func (s *Service) returnLate(sp *space) {
 // succeed makes this host the heir of a host removed when it was named so; where nobody was, when no other became it in
 // time and this is the lowest living host that could: of those with a share, in a network.
 func (s *Service) succeed(sp *space, now time.Time) {
-	alive := s.cfg.Alive()
+	if s.cfg.Borrows {
+		return
+	}
+	alive := s.staying(s.cfg.Alive())
 	s.mu.Lock()
 	lowest := true
 	for _, id := range alive {

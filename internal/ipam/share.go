@@ -36,6 +36,14 @@ func (s *Service) HandleAsk(from ident.HostID, body []byte) error {
 		return nil
 	case a.Book != nil:
 		return s.toldLocked(sp, a.Book)
+	case a.Key != "":
+		if len(s.lending) >= maxAsks {
+			s.counts.AsksFull++
+			return nil
+		}
+		s.lending = append(s.lending, lending{sp, from, a.Key, a.Want, a.Loan, a.Back})
+		s.poke()
+		return nil
 	case waits >= 0:
 		if a.Need { // what an attachment waits for stands before what it might do with one day
 			s.asks[waits] = waiting{sp, from, a.Want, a.Serial, a.Need}
@@ -65,7 +73,7 @@ func (s *Service) answer(w waiting) error {
 		var ok bool
 		if w.want != 0 {
 			_, inUse := pool.Holder(w.want)
-			part, ok = ring.Range{First: w.want, Last: w.want}, !inUse && !pool.Reserved(w.want) && contains(owned, w.want)
+			part, ok = ring.Range{First: w.want, Last: w.want}, !inUse && !pool.Reserved(w.want) && contains(owned, w.want) && len(s.scopes[w.sp.scope].loans[w.want]) == 0
 		} else {
 			n := partSize(pool.Available(owned), s.freeOfLocked(w.sp, w.from), r.Space().Size()/hosts, w.need)
 			part, ok = pool.Spare(owned, n)
@@ -103,7 +111,13 @@ func contains(rs []ring.Range, a uint32) bool {
 func (s *Service) freeOfLocked(sp *space, id ident.HostID) uint64 {
 	owned := sp.ring.Owned(id)
 	if id == s.cfg.Self {
-		return sp.pool.Available(owned)
+		n := sp.pool.Available(owned)
+		for a := range s.scopes[sp.scope].loans {
+			if contains(owned, a) {
+				n -= min(n, 1)
+			}
+		}
+		return n
 	}
 	var n uint64
 	for _, r := range owned {
@@ -160,6 +174,9 @@ func (s *Service) ownersLocked(sp *space, alive []ident.HostID) []owner {
 
 // askWhenShort asks an owner for a part when this host has none, or little, left, and somebody has more.
 func (s *Service) askWhenShort(sp *space, now time.Time) (short bool) {
+	if s.cfg.Borrows {
+		return false
+	}
 	alive := s.cfg.Alive()
 	s.mu.Lock()
 	owned := sp.ring.Owned(s.cfg.Self)

@@ -61,6 +61,8 @@ type simHost struct {
 	svc      *Service
 	logs     map[ident.HostID]simLog
 	attached map[string]uint32       // attachments, which outlive the daemon, and what they use
+	borrows  bool                    // comes and goes
+	wants    string                  // the key that it waits for a loan for
 	backup   map[ident.HostID]simLog // the disk as it was once
 	barred   map[ident.HostID]bool   // whose removal it heard of
 	up       bool                    // runs
@@ -89,7 +91,7 @@ type world struct {
 }
 
 type simCounts struct {
-	Gives, Kills, Restarts, Rollbacks, Pauses, Cuts, Removals, Added, Allocs, Leaves, Recalls, Told, Leaked, Waiting int
+	Gives, Kills, Restarts, Rollbacks, Pauses, Cuts, Removals, Added, Allocs, Leaves, Recalls, Told, Leaked, Waiting, Lent int
 }
 
 func (c *simCounts) add(o simCounts) {
@@ -105,6 +107,7 @@ func (c *simCounts) add(o simCounts) {
 	c.Leaves += o.Leaves
 	c.Recalls += o.Recalls
 	c.Told += o.Told
+	c.Lent += o.Lent
 	c.Leaked += o.Leaked
 	c.Waiting += o.Waiting
 }
@@ -138,6 +141,7 @@ func (w *world) addHost() *simHost {
 		id: ident.HostID{byte(1 + w.rnd.IntN(250)), byte(len(w.hosts))}, w: w,
 		logs: map[ident.HostID]simLog{}, attached: map[string]uint32{}, barred: map[ident.HostID]bool{},
 	}
+	h.borrows = len(w.hosts) > 1 && w.rnd.IntN(2) == 0
 	w.hosts = append(w.hosts, h)
 	_ = h.start()
 	return h
@@ -145,8 +149,8 @@ func (w *world) addHost() *simHost {
 
 // start runs the host from its disk, as the daemon does.
 func (h *simHost) start() error {
-	h.svc = New(Config{Self: h.id, Board: h, Ask: h.ask, Alive: h.alive})
-	h.up, h.paused, h.crash = true, false, false
+	h.svc = New(Config{Self: h.id, Board: h, Ask: h.ask, Alive: h.alive, Borrows: h.borrows, Stays: h.w.stays})
+	h.up, h.paused, h.crash, h.wants = true, false, false, ""
 	clear(h.barred)
 	for _, o := range h.w.hosts {
 		for k, op := range sorted(h.logs[o.id].live()) {
@@ -174,6 +178,10 @@ func (h *simHost) start() error {
 		}
 	}
 	return nil
+}
+
+func (w *world) stays(id ident.HostID) bool {
+	return !slices.ContainsFunc(w.hosts, func(h *simHost) bool { return h.id == id && h.borrows })
 }
 
 // join takes part in the network, when the host knows of the cluster; later, by step, when it does not yet.

@@ -183,7 +183,7 @@ func TestBackInTime(t *testing.T) {
 func TestElectorsChange(t *testing.T) {
 	b := newTable(t, 3)
 	b.run(time.Minute)
-	for i := byte(0); i < 3; i++ {
+	for i := range byte(3) {
 		b.electors[host(10+i)], b.stay[host(10+i)] = NewElector(host(10+i), b.now), true
 		b.run(3 * time.Minute)
 		delete(b.electors, host(1+i)) // weft host rm
