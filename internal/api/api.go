@@ -23,7 +23,7 @@ type Host struct {
 	Endpoints []string `json:"endpoints" doc:"Underlay addresses, ADDRESS:PORT"`
 	Version   string   `json:"version"`
 	Self      bool     `json:"self,omitempty" doc:"True for the host that answers"`
-	Ephemeral bool     `json:"ephemeral,omitempty" doc:"Its address ranges come back by themselves"`
+	Ephemeral bool     `json:"ephemeral,omitempty" doc:"It comes and goes: its addresses are borrowed, and come back by themselves"`
 	Warning   string   `json:"warning,omitempty" doc:"What is wrong with this host, such as its clock"`
 }
 

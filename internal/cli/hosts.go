@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,10 +27,16 @@ func (a *App) listHosts(cmd *cobra.Command, _ []string) error {
 	err = a.print(l, func(w io.Writer) {
 		row(w, "NAME", "STATE", "ID", "VERSION", "ENDPOINTS", "NOTE")
 		for _, h := range l.Hosts {
-			note := h.Warning
-			if h.Self {
-				note = orElse(note, "this host")
+			var notes []string
+			if h.Warning != "" {
+				notes = append(notes, h.Warning)
+			} else if h.Self {
+				notes = append(notes, "this host")
 			}
+			if h.Ephemeral {
+				notes = append(notes, "ephemeral")
+			}
+			note := strings.Join(notes, ", ")
 			row(w, h.Name, h.State, short(h.ID), h.Version, join(h.Endpoints), note)
 		}
 	})

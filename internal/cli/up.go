@@ -48,6 +48,7 @@ func upFlags(f *pflag.FlagSet) {
 	f.String("advertise", "", "IP[:PORT] where other hosts reach this one")
 	f.String("range", "", "IPv4 range of a new cluster (default 10.32.0.0/12)")
 	f.Bool("force", false, "start although the range overlaps a route of this host")
+	f.Bool("ephemeral", false, "this host comes and goes: it borrows its addresses, and when it is gone for 15 minutes they come back by themselves")
 	f.String("mtu", "", "MTU of networks, 1280 to 9000 (default 1400)")
 	f.String("domain", "", "domain of the names of a new cluster (default weft.internal)")
 	f.StringArray("underlay-group", nil, "multicast group on the underlay of a new cluster, one of a family at most, or off (default: follows from its id)")
@@ -70,8 +71,6 @@ func upFlags(f *pflag.FlagSet) {
 	// Understood by the configuration and refused by the daemon; shown once the parts behind them are there.
 	f.String("api", "", "")
 	_ = f.MarkHidden("api")
-	f.Bool("ephemeral", false, "")
-	_ = f.MarkHidden("ephemeral")
 }
 
 // discoverForms complete --discover: what comes before a host's own names.

@@ -385,7 +385,7 @@ func (b board) Publish(scope uint32, puts map[string][]byte, dels []string) erro
 
 func (s *System) newIPAM(self ident.HostID) *ipam.Service {
 	return ipam.New(ipam.Config{
-		Self: self, Board: board{s}, Log: s.log,
+		Self: self, Board: board{s}, Log: s.log, Borrows: s.id.Ephemeral, Stays: s.leases.stays,
 		Ask: func(to ident.HostID, body []byte) error {
 			return s.mesh.Send(to, append([]byte{wire.KindShare}, body...))
 		},

@@ -74,7 +74,7 @@ func (s *System) attach(ctx context.Context, r api.Attach) (api.Attachment, erro
 		return api.Attachment{}, api.Errorf(api.CodeConflict, "%w", err)
 	case errors.Is(err, ipam.ErrRemoved):
 		return api.Attachment{}, api.Errorf(api.CodeRefused, "%s", cmp.Or(s.removal(), ipam.ErrRemoved.Error())).WithHint("what is attached runs on, among itself: weft down --clean, remove %s, weft up with the present token", s.cfg.StateDir)
-	case errors.Is(err, ipam.ErrExhausted), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, ipam.ErrExhausted), errors.Is(err, ipam.ErrHeld), errors.Is(err, context.DeadlineExceeded):
 		return api.Attachment{}, api.Errorf(api.CodeUnavailable, "%w", err)
 	case err != nil:
 		return api.Attachment{}, err

@@ -25,7 +25,7 @@ var _ apiserver.Backend = backend{}
 func (b backend) Hosts(context.Context) (api.Hosts, error) {
 	out := api.Hosts{Hosts: []api.Host{}}
 	for _, h := range b.s.mesh.Hosts() {
-		a := api.Host{ID: h.ID.String(), Name: h.Name, State: h.State, Version: h.Build, Self: h.Self, Endpoints: []string{}}
+		a := api.Host{ID: h.ID.String(), Name: h.Name, State: h.State, Version: h.Build, Self: h.Self, Ephemeral: !b.s.leases.stays(h.ID), Endpoints: []string{}}
 		for _, ep := range h.Endpoints {
 			a.Endpoints = append(a.Endpoints, ep.String())
 		}

@@ -73,7 +73,7 @@ func (s *System) identify() (keys ident.Keys, fresh bool, err error) {
 	if err != nil {
 		return keys, false, err
 	}
-	s.id, keys, fresh, err = settle(s.dir, s.cfg.Name, s.cfg.Seeds, s.cfg.Discover, token)
+	s.id, keys, fresh, err = settle(s.dir, s.cfg, token)
 	if err != nil {
 		return keys, false, err
 	}
@@ -144,6 +144,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 		s.inheritDocker()
 	}
 	s.probePlain = patient(s.vnet.ProbePlain)
+	s.leases = newLeases(s, keys.ID())
 	s.ipam = s.newIPAM(keys.ID())
 	s.names = s.newNames()
 	if s.cast, err = s.newCast(keys.ID()); err != nil {

@@ -83,6 +83,9 @@ func (s *System) create(ctx context.Context, r api.NetworkCreate) error {
 	case other != "":
 		return api.Errorf(api.CodeConflict, "network %s would have the number (VNI %d) of network %s: choose another name", r.Name, vni, other)
 	}
+	if s.id.Ephemeral {
+		return api.Errorf(api.CodeRefused, "network %s: %w", r.Name, ipam.ErrBorrows)
+	}
 	rec := networkRecord{VNI: vni, Creator: s.mesh.Self(), Rate: r.Rate, Plain: r.Plain, Underlay6: r.Plain && s.overIPv6()}
 	var err error
 	if rec.Allow, err = prefixes(r.AllowGroups); err != nil {

@@ -70,6 +70,7 @@ type System struct {
 	bares    *bares
 	swarm    *swarmNets
 	names    *nameService
+	leases   *leases
 	docker   *docker.Plugin
 	// containers is nil when Docker is not to be asked for names.
 	containers *containers.Watcher
@@ -239,6 +240,8 @@ func (s *System) control(from ident.HostID, kind byte, body []byte) {
 		}
 	case wire.KindHeard:
 		s.heard(from, body)
+	case wire.KindLease:
+		s.leases.handle(from, body)
 	default:
 		s.log.Debug("message of unknown kind", "from", from.Short(), "kind", kind)
 	}

@@ -17,8 +17,7 @@ import (
 
 func TestUnbuilt(t *testing.T) {
 	for name, c := range map[string]config.Up{
-		"api":       {API: "0.0.0.0:6785"},
-		"ephemeral": {Ephemeral: true},
+		"api": {API: "0.0.0.0:6785"},
 	} {
 		if err := unbuilt(c); err == nil || !IsUsage(err) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v, want a usage error that names it", name, err)
@@ -57,10 +56,38 @@ func TestCheckNATS(t *testing.T) {
 	}
 }
 
+// TestSettleEphemeral: a host comes and goes from its first start on, and founds nothing.
+func TestSettleEphemeral(t *testing.T) {
+	token := ident.NewToken()
+	var dir storetest.Dir
+	if _, _, _, err := settle(&dir, config.Up{Name: "a", Ephemeral: true}, nil); !IsUsage(err) || !strings.Contains(err.Error(), "found") {
+		t.Errorf("founds a cluster: %v", err)
+	}
+	seeds := []string{"h1"}
+	id, keys, _, err := settle(&dir, config.Up{Name: "a", Seeds: seeds, Ephemeral: true}, &token)
+	dir.SetOwner(keys.ID())
+	if err != nil || !id.Ephemeral {
+		t.Fatalf("%+v, %v", id, err)
+	}
+	if err := dir.Save(fileIdentity, encode(id)); err != nil {
+		t.Fatal(err)
+	}
+	if id, _, _, err := settle(&dir, config.Up{}, nil); err != nil || !id.Ephemeral {
+		t.Errorf("started again without the flag: %+v, %v", id, err)
+	}
+	id.Ephemeral = false
+	if err := dir.Save(fileIdentity, encode(id)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := settle(&dir, config.Up{Ephemeral: true}, nil); !IsUsage(err) || !strings.Contains(err.Error(), "--leave") {
+		t.Errorf("one that stays turns into one that does not: %v", err)
+	}
+}
+
 // settleIn settles in dir and saves what is to be saved, as a start does.
 func settleIn(t *testing.T, dir *storetest.Dir, name string, seeds []string, token *ident.Token) (identity, error) {
 	t.Helper()
-	id, keys, fresh, err := settle(dir, name, seeds, nil, token)
+	id, keys, fresh, err := settle(dir, config.Up{Name: name, Seeds: seeds}, token)
 	if err == nil && fresh {
 		dir.SetOwner(keys.ID())
 		if err := dir.Save(fileIdentity, encode(id)); err != nil {
@@ -113,7 +140,7 @@ func TestSettleSources(t *testing.T) {
 	var dir storetest.Dir
 	by := func(token *ident.Token, discover ...string) identity {
 		t.Helper()
-		id, keys, fresh, err := settle(&dir, "wash", nil, discover, token)
+		id, keys, fresh, err := settle(&dir, config.Up{Name: "wash", Discover: discover}, token)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,7 +165,7 @@ func TestSettleSources(t *testing.T) {
 		t.Error("off is not off")
 	}
 	dir = storetest.Dir{}
-	if _, _, _, err := settle(&dir, "wash", nil, []string{"off"}, &token); !IsUsage(err) {
+	if _, _, _, err := settle(&dir, config.Up{Name: "wash", Discover: []string{"off"}}, &token); !IsUsage(err) {
 		t.Errorf("a token, and no source: %v", err)
 	}
 	if id := by(nil, "lan"); !id.Founder || len(id.Discover) != 1 {

@@ -34,7 +34,7 @@ func (s *System) down(ctx context.Context, d api.Down) error {
 		s.leavePlain()
 	}
 	if d.Leave {
-		errs = append(errs, s.quit())
+		errs = append(errs, s.leases.leave(), s.quit())
 	}
 	s.finder.withdraw(ctx)
 	lctx, cancel := context.WithTimeout(ctx, 2*time.Second)

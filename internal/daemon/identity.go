@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/weft-net/weft/internal/config"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/store"
 )
@@ -34,6 +35,8 @@ type identity struct {
 	Founding bool `cbor:"7,keyasint,omitempty"`
 	// Discover are the sources by which it finds others, as people write them.
 	Discover []string `cbor:"8,keyasint,omitempty"`
+	// Ephemeral: this host comes and goes, and owns no addresses. It is so from its first start on.
+	Ephemeral bool `cbor:"9,keyasint,omitempty"`
 }
 
 func loadIdentity(dir store.Dir) (identity, ident.Keys, error) {
@@ -65,12 +68,16 @@ func IsUsage(err error) bool {
 
 // settle decides who this host is: it resumes, founds or joins. fresh says that the identity is
 // new or changed and must be saved once everything else has proved possible. Seeds and sources that are not given stay as they were.
-func settle(dir store.Dir, name string, seeds, discover []string, token *ident.Token) (id identity, keys ident.Keys, fresh bool, err error) {
+func settle(dir store.Dir, cfg config.Up, token *ident.Token) (id identity, keys ident.Keys, fresh bool, err error) {
+	name, seeds, discover := cfg.Name, cfg.Seeds, cfg.Discover
 	id, keys, err = loadIdentity(dir)
 	switch {
 	case err == nil:
 		if token != nil && token.Cluster != id.Cluster {
 			return id, keys, false, fmt.Errorf("this host belongs to cluster %s, the token to cluster %s: leave the one first (weft down --leave), or use another --state-dir", id.Cluster, token.Cluster)
+		}
+		if cfg.Ephemeral && !id.Ephemeral {
+			return id, keys, false, usage{errors.New("--ephemeral: this host is in the cluster as one that stays, and owns addresses: weft down --leave gives them back, then join with --ephemeral")}
 		}
 		if name != "" && name != id.Name {
 			id.Name, fresh = name, true
@@ -93,6 +100,9 @@ func settle(dir store.Dir, name string, seeds, discover []string, token *ident.T
 		return id, keys, false, usage{errors.New("a token, but no host to join: weft up HOST... --token T, or --discover SOURCE")}
 	}
 	founder := token == nil
+	if founder && cfg.Ephemeral {
+		return id, keys, false, usage{errors.New("--ephemeral: this host would found a cluster, which takes one that stays: leave it out here, or name a host to join and give the token")}
+	}
 	if founder {
 		t := ident.NewToken()
 		token = &t
@@ -105,7 +115,7 @@ func settle(dir store.Dir, name string, seeds, discover []string, token *ident.T
 	if keys, err = ident.NewKeys(); err != nil {
 		return id, keys, false, err
 	}
-	id = identity{Keys: keys.Seed(), Cluster: token.Cluster, Secret: token.Secret, Name: name, Founder: founder, Founding: founder, Seeds: seeds, Discover: withoutOff(discover)}
+	id = identity{Keys: keys.Seed(), Cluster: token.Cluster, Secret: token.Secret, Name: name, Founder: founder, Founding: founder, Ephemeral: cfg.Ephemeral, Seeds: seeds, Discover: withoutOff(discover)}
 	return id, keys, true, nil
 }
 

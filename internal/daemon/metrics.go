@@ -8,6 +8,7 @@ import (
 	"github.com/weft-net/weft/internal/broker"
 	"github.com/weft-net/weft/internal/handshake"
 	"github.com/weft-net/weft/internal/island"
+	"github.com/weft-net/weft/internal/lease"
 	"github.com/weft-net/weft/internal/names"
 	"github.com/weft-net/weft/internal/nameserver"
 	"github.com/weft-net/weft/internal/nats"
@@ -34,6 +35,7 @@ func (s *System) limits() map[string][2]int {
 	if s.bus.nats != nil {
 		out["nats_clients"] = [2]int{s.bus.nats.Status().Connections, nats.MaxConnections}
 	}
+	out["hosts_that_come_and_go"] = [2]int{s.leases.count(), lease.MaxHolders}
 	maps.Copy(out, s.docker.Limits())
 	for k, v := range s.ipam.Limits() {
 		out["addresses_"+k] = v
@@ -47,6 +49,7 @@ func (s *System) drops() map[string]uint64 {
 	for k, v := range s.mesh.Drops() {
 		out["link_"+k] = v
 	}
+	maps.Copy(out, s.leases.drops())
 	handshakes, streams := s.mesh.Handshakes(), s.mesh.Streams().Counters()
 	for _, k := range handshake.Drops {
 		out["handshake_"+k] = handshakes[k]

@@ -24,7 +24,8 @@ const (
 	keyBare    = "bare/"   // scope 0, + name: bareRecord, by each host that has the bare bus
 	keySwarm   = "swarm/"  // scope 0, + name: swarmRecord, by each host that made or removed the Swarm's network
 	keyNode    = "node"    // scope 0: nodeRecord, by each host whose Docker follows these
-	keyHear    = "hear"    // scope 0: whose native multicast the writer hears, see encodeHeard
+	// keyLease and keyVote: see ephemeral.go.
+	keyHear = "hear" // scope 0: whose native multicast the writer hears, see encodeHeard
 )
 
 // clusterRecord is what holds for the whole cluster, set at founding.

@@ -177,6 +177,8 @@ func (s *System) digest(in inbox) {
 		switch {
 		case c.Scope == state.Cluster && strings.HasPrefix(c.Key, mesh.KeyBar) && !c.Gone:
 			s.removed(c.Key[len(mesh.KeyBar):], s.heir().Self)
+		case c.Scope == state.Cluster && isLease(c.Key):
+			s.leases.follow(c)
 		case c.Scope != state.Cluster:
 			dirty[uint32(c.Scope)] = true
 		case c.Key == keyCluster, strings.HasPrefix(c.Key, keyNetwork):
@@ -207,6 +209,7 @@ func (s *System) removed(key string, heir bool) {
 	if err != nil {
 		return
 	}
+	s.leases.removed(id)
 	if err := s.ipam.HostRemoved(id, heir); err != nil {
 		s.log.Error("addresses of a removed host not taken over", "host", id.Short(), "err", err)
 	}
@@ -239,6 +242,10 @@ type view struct {
 // look reads one network's scope. Hosts that are dead and out of reach count for nothing.
 func (s *System) look(n *network) view {
 	v := view{vteps: map[ident.HostID]netip.Addr{}}
+	if s.leases.silent() {
+		v.having = []ident.HostID{s.mesh.Self()}
+		return v
+	}
 	alive := s.aliveHosts()
 	if n.def.Plain {
 		alive = s.presentHosts() // their kernels go on without them

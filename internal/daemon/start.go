@@ -88,6 +88,7 @@ func (s *System) start(founding bool) error {
 		}
 	}
 	s.go_(func() { _ = s.ipam.Run(s.ctx) })
+	s.go_(s.leases.run)
 	s.go_(s.spread)
 	s.poke()
 	s.go_(s.bus.run)

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 
 	"github.com/weft-net/weft/internal/bubbletest"
+	"github.com/weft-net/weft/internal/config"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/store"
@@ -19,7 +20,7 @@ func founder(t *testing.T) (path string, keys ident.Keys) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "state")
 	dir := open(t, path)
-	id, keys, fresh, err := settle(dir, "mal", nil, nil, nil)
+	id, keys, fresh, err := settle(dir, config.Up{Name: "mal"}, nil)
 	if err != nil || !fresh || !id.Founding {
 		t.Fatalf("found: %+v, fresh %v, %v", id, fresh, err)
 	}
@@ -58,7 +59,7 @@ func TestCutIdentityIsRefused(t *testing.T) {
 		if err := os.WriteFile(file, whole[:n], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, _, _, err := settle(dir, "mal", nil, nil, nil)
+		_, _, _, err := settle(dir, config.Up{Name: "mal"}, nil)
 		if err == nil || !strings.Contains(err.Error(), file) || strings.Contains(err.Error(), "\n") {
 			t.Fatalf("cut at byte %d: %v", n, err)
 		}

@@ -34,9 +34,12 @@ func (s *System) aliveHosts() map[ident.HostID]bool {
 	return alive
 }
 
-// heir is the living host with the lowest id: it takes what a removed host had.
+// heir is the living host that stays with the lowest id: it takes what a removed host had.
 func (s *System) heir() mesh.HostStatus {
-	hosts := slices.DeleteFunc(s.mesh.Hosts(), func(h mesh.HostStatus) bool { return !h.Self && !h.Reachable })
+	hosts := slices.DeleteFunc(s.leases.staying(s.mesh.Hosts()), func(h mesh.HostStatus) bool { return !h.Self && !h.Reachable })
+	if len(hosts) == 0 {
+		return mesh.HostStatus{}
+	}
 	return slices.MinFunc(hosts, func(a, b mesh.HostStatus) int { return slices.Compare(a.ID[:], b.ID[:]) })
 }
 
@@ -288,6 +291,7 @@ func (s *System) status(ctx context.Context, b backend) (api.Status, error) {
 	st.Warnings = append(st.Warnings, s.bus.warnings()...)
 	st.Warnings = append(st.Warnings, s.bares.warnings()...)
 	st.Warnings = append(st.Warnings, discoveryWarnings(st.Discovery)...)
+	st.Warnings = append(st.Warnings, s.leases.warning()...)
 	if on := s.bus.status(); on.Joined || on.NATS != nil {
 		st.Bus = &on
 	}

@@ -72,7 +72,7 @@ func (s *System) allocate(ctx context.Context, n *network, key string, want neti
 	for {
 		had := len(s.subnetsOf(n))
 		a, err := s.ipam.Allocate(ctx, n.vni, key, want)
-		if !errors.Is(err, ipam.ErrExhausted) || want.IsValid() || n.def.Explicit || had >= maxSubnets {
+		if !errors.Is(err, ipam.ErrExhausted) || want.IsValid() || n.def.Explicit || s.id.Ephemeral || had >= maxSubnets {
 			return a, err
 		}
 		if gerr := s.grow(ctx, n, had); gerr != nil {

@@ -13,7 +13,6 @@ func unbuilt(c config.Up) error {
 		set  bool
 	}{
 		{"api", c.API != ""},
-		{"ephemeral", c.Ephemeral},
 	} {
 		if s.set {
 			return usage{fmt.Errorf("setting %s: not built yet; leave it out", s.name)}

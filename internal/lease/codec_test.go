@@ -67,7 +67,7 @@ func FuzzLease(f *testing.F) {
 			if got, err := DecodeLease(again); err != nil || !reflect.DeepEqual(got, l) {
 				t.Fatalf("%+v, %+v, %v", l, got, err)
 			}
-			NewElector(host(1), start).SetLease(host(9), l)
+			NewElector(host(1), start).SetLease(start, host(9), l)
 			NewHolder(&l, 1).Tick(start, nil)
 		}
 		if v, err := DecodeVote(b); err == nil {

@@ -10,10 +10,9 @@ import (
 // Elector is the side of a host that stays. It is not safe for concurrent use.
 type Elector struct {
 	self    ident.HostID
-	started time.Time
 	leases  map[ident.HostID]Lease // by holder
 	votes   map[ident.HostID]map[ident.HostID]Vote
-	heard   map[ident.HostID]time.Time // when a holder asked last
+	heard   map[ident.HostID]time.Time // when a holder asked last, or another term of it was read of
 	settled map[ident.HostID]time.Time // since when a majority of a holder's electors is in reach
 	ticked  time.Time
 }
@@ -21,17 +20,20 @@ type Elector struct {
 // NewElector returns one that knows nothing yet: feed it the tables, its own included.
 func NewElector(self ident.HostID, now time.Time) *Elector {
 	return &Elector{
-		self: self, started: now,
+		self: self, ticked: now,
 		leases: map[ident.HostID]Lease{}, votes: map[ident.HostID]map[ident.HostID]Vote{},
 		heard: map[ident.HostID]time.Time{}, settled: map[ident.HostID]time.Time{},
 	}
 }
 
 // SetLease takes note of what a holder wrote; one that is older than what is known is passed over.
-func (e *Elector) SetLease(holder ident.HostID, l Lease) {
+func (e *Elector) SetLease(now time.Time, holder ident.HostID, l Lease) {
 	old, known := e.leases[holder]
 	if l.Serial < old.Serial || !known && len(e.leases) >= MaxHolders || l.Serial == old.Serial && old.Before == nil && l.Before != nil {
 		return
+	}
+	if l.Serial != old.Serial {
+		e.heard[holder] = now
 	}
 	e.leases[holder] = l
 }
@@ -49,6 +51,14 @@ func (e *Elector) SetVote(elector, holder ident.HostID, v Vote) {
 		return
 	}
 	e.votes[holder][elector] = v
+}
+
+// DropVote takes note that an elector wrote nothing of a holder any more: it has heard that the holder was removed.
+func (e *Elector) DropVote(elector, holder ident.HostID) {
+	delete(e.votes[holder], elector)
+	if len(e.votes[holder]) == 0 {
+		delete(e.votes, holder)
+	}
 }
 
 // Forget drops a holder that was removed from the cluster; own says that this host has written of it.
@@ -94,10 +104,7 @@ func (e *Elector) Tick(now time.Time, reached []ident.HostID) map[ident.HostID]V
 		if _, ok := e.settled[holder]; !ok {
 			e.settled[holder] = now
 		}
-		last, own := e.started, e.votes[holder][e.self]
-		if at, ok := e.heard[holder]; ok {
-			last = at
-		}
+		last, own := e.heard[holder], e.votes[holder][e.self]
 		mine := slices.Contains(l.Electors, e.self) || l.Before != nil && slices.Contains(l.Before.Electors, e.self)
 		if mine && !own.Gone && shortest(now, last) >= GoneAfter && now.Sub(e.settled[holder]) >= SettleTime {
 			out[holder] = Vote{Serial: own.Serial, Gone: true}

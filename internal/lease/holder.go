@@ -154,7 +154,13 @@ func (h *Holder) propose(now time.Time, stay map[ident.HostID]bool) {
 		}
 		serial = h.terms[n-1].Serial
 	}
-	h.terms = append(h.terms, newTerm(Term{Serial: serial + 1, Electors: want}))
+	next := newTerm(Term{Serial: serial + 1, Electors: want})
+	if len(h.terms) > 0 { // nobody votes in a term within GoneAfter of reading of it
+		for _, id := range want {
+			next.heard[id] = now
+		}
+	}
+	h.terms = append(h.terms, next)
 	h.proposed, h.dirty, h.renewed = now, true, time.Time{}
 }
 

@@ -1,8 +1,8 @@
 // Package lease says when a host that comes and goes (--ephemeral) has stopped for good, without asking it.
 //
 // Such a host, the *holder*, keeps a lease with *electors*, hosts that stay: it asks each to renew it every 30 s, and serves
-// its addresses only while a majority of them has done so within 10 minutes (ServeFor). An elector that has not been asked for
-// 15 minutes (GoneAfter) votes that the holder is gone, on disk, and never renews again. With the votes of a majority the
+// its addresses only while a majority of them has done so within 10 minutes (ServeFor). An elector that has not been asked, nor
+// read of a new term, for 15 minutes (GoneAfter) votes that the holder is gone, on disk, and never renews again. With the votes of a majority the
 // holder is gone: any two majorities share an elector, whose last renewal is older than 15 minutes, and by which the
 // holder has not served for 5. Clocks need not agree; they may run apart by a quarter. After Gray and Cheriton, Leases, 1989.
 //
@@ -24,7 +24,7 @@ import (
 // Times and bounds.
 const (
 	RenewEvery = 30 * time.Second
-	HurryEvery = time.Second      // while a majority is missing
+	HurryEvery = time.Second / 4  // while a majority is missing
 	ServeFor   = 10 * time.Minute // since a majority renewed
 	GoneAfter  = 15 * time.Minute // since the holder asked last
 	SettleTime = 2 * time.Minute  // that an elector must have seen a majority of electors for, before it votes

@@ -43,7 +43,7 @@ func (b *table) run(d time.Duration) {
 		if l := b.holder.Lease(); l != nil {
 			for id, e := range b.electors {
 				if !b.cut[id] {
-					e.SetLease(b.id, *l)
+					e.SetLease(b.now, b.id, *l)
 				}
 			}
 		}
@@ -232,7 +232,7 @@ func TestRestarts(t *testing.T) {
 	}
 	for id := range b.electors {
 		b.electors[id] = NewElector(id, b.now)
-		b.electors[id].SetLease(b.id, lease)
+		b.electors[id].SetLease(b.now, b.id, lease)
 	}
 	for id, v := range votes {
 		b.spread(id, &v)

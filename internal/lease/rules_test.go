@@ -33,13 +33,13 @@ func TestBothTerms(t *testing.T) {
 // TestVoteCounts: in the term that its elector renewed last, and later ones.
 func TestVoteCounts(t *testing.T) {
 	e := NewElector(host(1), start)
-	e.SetLease(host(9), Lease{Term: Term{Serial: 2, Electors: []ident.HostID{host(1), host(2)}}})
+	e.SetLease(start, host(9), Lease{Term: Term{Serial: 2, Electors: []ident.HostID{host(1), host(2)}}})
 	e.SetVote(host(1), host(9), Vote{Serial: 3, Gone: true}) // it renewed a term of which this host has not read
 	e.SetVote(host(2), host(9), Vote{Gone: true})            // it never renewed any
 	if len(e.Gone()) != 0 {
 		t.Fatal("a vote counts in an earlier term")
 	}
-	e.SetLease(host(9), Lease{Term: Term{Serial: 3, Electors: []ident.HostID{host(1), host(2)}}})
+	e.SetLease(start, host(9), Lease{Term: Term{Serial: 3, Electors: []ident.HostID{host(1), host(2)}}})
 	if len(e.Gone()) != 1 {
 		t.Fatal("votes do not count in later terms")
 	}
@@ -59,7 +59,7 @@ func TestRenewsWhatItKnows(t *testing.T) {
 	if ask(1) {
 		t.Fatal("renews a lease that it cannot tell others of")
 	}
-	e.SetLease(host(9), Lease{Term: Term{Serial: 1, Electors: []ident.HostID{host(1)}}})
+	e.SetLease(start, host(9), Lease{Term: Term{Serial: 1, Electors: []ident.HostID{host(1)}}})
 	if !ask(1) || ask(2) {
 		t.Fatal("want the term that it knows, and no other")
 	}
@@ -81,5 +81,32 @@ func TestAnotherRun(t *testing.T) {
 	h.Handle(host(1), Message{Op: Renewed, Serial: 1, Counter: msgs[0].Counter})
 	if h.Serving(start.Add(time.Hour)) {
 		t.Fatal("serves by an answer to an earlier run")
+	}
+}
+
+// TestNewTerm: the holder serves on while new electors have not answered yet, and none of them, however long it runs, votes within
+// 15 minutes of reading that it is one.
+func TestNewTerm(t *testing.T) {
+	b := newTable(t, 3)
+	b.run(time.Hour)
+	b.electors[host(10)], b.stay[host(10)] = NewElector(host(10), start), true
+	b.cut[host(10)] = true // its own messages do not arrive; what the others know does
+	for range 60 {
+		b.run(time.Second)
+		b.electors[host(10)].SetLease(b.now, b.id, *b.holder.Lease())
+		if !b.holder.Serving(b.now) {
+			t.Fatal("a new elector that has not answered yet holds the holder up")
+		}
+	}
+	b.run(GoneAfter - 2*time.Minute)
+	if v := b.electors[host(10)].votes[b.id][host(10)]; v.Gone {
+		t.Fatal("voted within 15 minutes of reading of the lease")
+	}
+	b.run(3 * time.Minute)
+	if v := b.electors[host(10)].votes[b.id][host(10)]; !v.Gone {
+		t.Fatal("never votes")
+	}
+	if !b.holder.Serving(b.now) || b.gone() {
+		t.Fatal("one vote of four ended it")
 	}
 }

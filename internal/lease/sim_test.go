@@ -160,7 +160,7 @@ func (w *sim) fault() {
 func (e *simElector) restart(w *sim) {
 	e.Elector = NewElector(e.self, w.now)
 	if e.lease != nil {
-		e.SetLease(w.id, *e.lease)
+		e.SetLease(w.now, w.id, *e.lease)
 	}
 	for id, v := range e.disk {
 		e.SetVote(id, w.id, v)
@@ -281,12 +281,12 @@ func (w *sim) spread() {
 			continue
 		}
 		if w.up && !w.paused && w.disk != nil && !w.cut[[2]ident.HostID{w.id, id}] {
-			e.take(w.id, w.disk)
+			e.take(w.now, w.id, w.disk)
 		}
 		for _, o := range w.reached(id) {
 			from := w.hosts[o]
 			if from.lease != nil {
-				e.take(w.id, from.lease)
+				e.take(w.now, w.id, from.lease)
 			}
 			for who, v := range from.disk {
 				if old := e.disk[who]; who != id && (v.Serial > old.Serial || v.Gone && !old.Gone) {
@@ -298,8 +298,8 @@ func (w *sim) spread() {
 	}
 }
 
-func (e *simElector) take(holder ident.HostID, l *Lease) {
-	e.SetLease(holder, *l)
+func (e *simElector) take(now time.Time, holder ident.HostID, l *Lease) {
+	e.SetLease(now, holder, *l)
 	if now, ok := e.leases[holder]; ok {
 		e.lease = &now
 	}

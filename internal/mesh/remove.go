@@ -64,12 +64,7 @@ func (m *Mesh) Remove(id ident.HostID, force bool, with map[string][]byte) error
 			err = fmt.Errorf("remove host %s: only %d of the %d other hosts are in reach, and the rest may be removing us; --force removes all the same", h.name(), reach, all)
 			return
 		}
-		name := h.name()
-		m.tell(id, "this host was removed from the cluster; to come back, remove its state directory and join with the present token")
-		puts := m.saidOfOthers(id)
-		maps.Copy(puts, with)
-		puts[KeyBar+id.String()] = []byte(name)
-		if err = m.publish(0, puts, nil); err == nil {
+		if err = m.shutOut(h, with); err == nil {
 			err = m.rotate()
 		}
 	})
@@ -77,6 +72,35 @@ func (m *Mesh) Remove(id ident.HostID, force bool, with map[string][]byte) error
 		return e
 	}
 	return err
+}
+
+// ErrNoHost: there is no such host in the cluster, or not any more.
+var ErrNoHost = errors.New("no such host")
+
+// Retire shuts a host out for good that the cluster has found to be gone by a vote. The token stays as it is: others that come and go
+// are started with it.
+func (m *Mesh) Retire(id ident.HostID) error {
+	var err error
+	e := m.do(func() {
+		if h := m.hosts[id]; h == nil || h.barred {
+			err = fmt.Errorf("host %s: %w", id.Short(), ErrNoHost)
+		} else {
+			err = m.shutOut(h, nil)
+		}
+	})
+	if e != nil {
+		return e
+	}
+	return err
+}
+
+// shutOut publishes that a host was removed, with what goes with that.
+func (m *Mesh) shutOut(h *host, with map[string][]byte) error {
+	m.tell(h.id, "this host was removed from the cluster; to come back, remove its state directory and join with the present token")
+	puts := m.saidOfOthers(h.id)
+	maps.Copy(puts, with)
+	puts[KeyBar+h.id.String()] = []byte(h.name())
+	return m.publish(0, puts, nil)
 }
 
 // saidOfOthers returns what a host said of others that must outlast its own table, which goes with it: whom it let in, and

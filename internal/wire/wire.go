@@ -83,6 +83,7 @@ const (
 	KindBeat      = 13 // [kind][sequence 8]: a sender shows that its way holds; group packets only
 	KindHeard     = 14 // a frame of a plain network was heard                       package hearing
 	KindBye       = 15 // [kind][run 8]: this run of the sender ends now             package mesh
+	KindLease     = 16 // a host that comes and goes asks an elector; answers        package lease
 )
 
 // Labels of group packets that name no way.
