@@ -140,3 +140,39 @@ func TestDockerSubnets(t *testing.T) {
 		x.clean(t)
 	}
 }
+
+// TestDockerGrows: a network whose addresses are all in use grows by a subnet for a container. Containers that run already, on each host,
+// reach it and are reached, in both families; and again after a restart of weft.
+func TestDockerGrows(t *testing.T) {
+	e := engines(t, 2, "--range", "10.200.0.0/20") // networks have 256 addresses, 253 to give
+	var before []place
+	for i, x := range e {
+		x.network("weft")
+		before = append(before, place{x, fmt.Sprintf("before%d", i), "weft"})
+		x.sleeper(before[i].name, "--network", "weft")
+	}
+	together(t, before...)
+	e[0].Must("network", "create", "-d", "weft", "--ipam-driver", "weft", "--ipam-opt", "weft.network=weft", "-o", "weft.ipv6=false", "four")
+	e[0].sleeper("four", "--network", "four")
+	fill(t, e[1].Host)
+	after := place{e[0], "after", "weft"}
+	e[0].sleeper("after", "--network", "weft")
+	if ip := after.addr("after", "weft", "IPAddress"); netip.MustParsePrefix("10.200.0.0/24").Contains(netip.MustParseAddr(ip)) {
+		t.Fatalf("%s is in the first subnet, which is full", ip)
+	}
+	together(t, append(before, after)...)
+	e[0].pings(t, "four", after.addr("after", "weft", "IPAddress"))
+	for _, x := range e {
+		s, err := x.Status()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range s.Warnings {
+			t.Errorf("%s warns: %+v", x.Name, w)
+		}
+	}
+	for _, x := range e {
+		x.Restart()
+	}
+	together(t, append(before, after)...)
+}

@@ -113,6 +113,16 @@ func TestSubnetsRefused(t *testing.T) {
 	}
 	name, body = createOf("n1", "10.73.0.0/24")
 	l.refused(name, body, "address 10.73.0.5: in use")
+	if _, _, err := l.weft.Network(t.Context(), "free", docker.Wish{Subnets: []netip.Prefix{netip.MustParsePrefix("10.73.0.0/24")}}); err != nil {
+		t.Fatal(err)
+	}
+	l.refused(name, body, "address 10.73.0.5: in use") // the network is there, and stays
+	if got := l.weft.String(); got != "network free 10.73.0.0/24 plain=false" {
+		t.Errorf("after a refusal there is\n%s", got)
+	}
+	if err := l.weft.GiveUp("free"); err != nil {
+		t.Fatal(err)
+	}
 	l.over()
 }
 
@@ -143,6 +153,9 @@ func TestSubnetsForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 		now = now.Add(docker.SweepAfter)
+	}
+	if ids := l.p.PoolIDs(); len(ids) > 0 {
+		t.Errorf("still promised: %v", ids)
 	}
 	l.over()
 }
