@@ -2,6 +2,7 @@ package test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -156,11 +157,11 @@ func TestCNI(t *testing.T) {
 	}
 
 	// GC: what the runtime does not name is removed; another CNI network's is not.
-	a, b, other := h[0].Container("a"), h[0].Container("b"), h[0].Container("other")
+	a, b, stranger := h[0].Container("a"), h[0].Container("b"), h[0].Container("stranger")
 	cni[0].Tool("add", "weft", a).Result(t)
 	valid := cni[0].Call("ADD", config(h[0], ""), b).Result(t)
 	others := strings.Replace(config(h[0], ""), `"name": "weft"`, `"name": "other"`, 1)
-	cni[0].Call("ADD", others, other).Result(t)
+	cni[0].Call("ADD", others, stranger).Result(t)
 	if r := cni[0].Call("GC", config(h[0], `, "cni.dev/valid-attachments": [{"containerID": "b", "ifname": "eth0"}]`), nil); r.Code != 0 || r.Stdout != "" {
 		t.Errorf("GC: exit %d %s%s", r.Code, r.Stdout, r.Stderr)
 	}
@@ -173,7 +174,7 @@ func TestCNI(t *testing.T) {
 	if r := cni[0].Tool("gc", "weft", b); r.Code != 0 {
 		t.Errorf("gc: %s", r.Stderr)
 	}
-	if r := cni[0].Call("DEL", others, other); r.Code != 0 {
+	if r := cni[0].Call("DEL", others, stranger); r.Code != 0 {
 		t.Errorf("DEL: %s", r.Stdout)
 	}
 	nothingLeft(t, h[0])
@@ -194,6 +195,29 @@ func TestCNI(t *testing.T) {
 	cniFails(t, cni[0].Call("ADD", config(h[0], ""), b), 102, "eth0")
 	cniFails(t, cni[0].Call("ADD", config(h[0], `, "network": "ghost"`), b), 101, "ghost", "weft network create ghost")
 	cniFails(t, cni[0].Call("ADD", config(h[0], ""), &rig.Container{ID: "x", Path: "/run/netns/no-such"}), 3, "/run/netns/no-such")
+
+	// In a network of two subnets containers of one reach those of the other, both ways.
+	h[0].MustWeft("network", "create", "two", "--subnet", "10.61.0.0/24", "--subnet", "10.62.0.0/24")
+	two := func(ip string) string { return `, "network": "two", "runtimeConfig": {"ips": ["` + ip + `"]}` }
+	one, other := h[0].Container("one"), h[1].Container("other")
+	cni[0].Call("ADD", config(h[0], two("10.61.0.9/24")), one).Result(t)
+	var there rig.Result
+	rig.Eventually(t, 5*time.Second, func() error { // it has heard of the network
+		if there = cni[1].Call("ADD", config(h[1], two("10.62.0.9/24")), other); there.Code != 0 {
+			return errors.New(there.Stdout)
+		}
+		return nil
+	})
+	for _, ip := range []string{"10.62.0.9", there.Result(t).IP(t, "eth0", true)} {
+		one.Must("ping", "-c", "20", "-i", "0.1", "-W", "1", ip) // one is enough
+	}
+	other.Must("ping", "-c", "20", "-i", "0.1", "-W", "1", "10.61.0.9")
+	for i, c := range []*rig.Container{one, other} {
+		if r := cni[i].Call("DEL", config(h[i], `, "network": "two"`), c); r.Code != 0 {
+			t.Errorf("DEL: %s", r.Stdout)
+		}
+	}
+	nothingLeft(t, h[1])
 
 	// Weft away: what needs it says so, DEL does without.
 	h[0].Kill9()

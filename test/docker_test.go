@@ -15,8 +15,8 @@ type engine struct {
 	*rig.Host
 }
 
-// engines makes n hosts of one cluster in a cloud that drops multicast, each with Docker.
-func engines(t *testing.T, n int) []engine {
+// engines makes n hosts of one cluster in a cloud that drops multicast, each with Docker; more are options of the one that founds it.
+func engines(t *testing.T, n int, more ...string) []engine {
 	t.Helper()
 	w := rig.New(t)
 	u := w.Cloud()
@@ -31,6 +31,8 @@ func engines(t *testing.T, n int) []engine {
 		options := append(e.DockerPlugin(), e.DockerNames()...)
 		if i > 0 {
 			options = append([]string{out[0].Endpoint()}, options...)
+		} else {
+			options = append(options, more...)
 		}
 		e.Up(options...)
 	}

@@ -119,8 +119,19 @@ func TestDockerRefusals(t *testing.T) {
 	weft("subnet 10.90.0.128/25 overlaps 10.90.0.0/24 of network taken (choose another with --subnet, or leave it out)", "second", "--subnet", "10.90.0.128/25", "second")
 	e[1].refuses(t, "subnet 10.90.0.0/16 overlaps 10.90.0.0/24 of network taken (choose another with --subnet, or leave it out)",
 		"network", "create", "-d", "weft", "--ipam-driver", "weft", "--ipam-opt", "weft.network=second", "--subnet", "10.90.0.0/16", "second")
-	e[1].refuses(t, "network taken has subnet 10.90.0.0/24 on other hosts, not 10.95.0.0/24",
-		"network", "create", "-d", "weft", "--ipam-driver", "weft", "--ipam-opt", "weft.network=taken", "--subnet", "10.95.0.0/24", "taken")
+	// Not the network's, or one that is and one that is not, on a host that has it and on one that has not.
+	for _, y := range e {
+		for _, more := range [][]string{nil, {"--subnet", "10.90.0.0/24"}} {
+			y.refuses(t, "network taken has the subnet 10.90.0.0/24, not 10.95.0.0/24; leave --subnet out, or choose another network",
+				append(append([]string{"network", "create", "-d", "weft", "--ipam-driver", "weft", "--ipam-opt", "weft.network=taken", "--subnet", "10.95.0.0/24"}, more...), "again")...)
+		}
+	}
+	var nine []string
+	for i := range 9 {
+		nine = append(nine, "--subnet", fmt.Sprintf("10.96.%d.0/24", i))
+	}
+	weft("9 subnets, at most 8: leave some out, or take larger ones", "many", append(nine, "many")...)
+	weft("subnet 10.90.0.0/25 overlaps 10.90.0.0/24 of network taken (choose another with --subnet, or leave it out)", "second", "--subnet", "10.96.0.0/24", "--subnet", "10.90.0.0/25", "second")
 	x.Must("network", "rm", "taken")
 	x.MustWeft("hide", "--network", "taken")
 	x.MustWeft("network", "rm", "taken")

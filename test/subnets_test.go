@@ -93,22 +93,7 @@ func TestSubnets(t *testing.T) {
 
 	// The default network is full after 253 addresses and grows, on the host that needs one.
 	first := startAgent(t, h[0], "first")
-	var spaces []string
-	for i := range 16 {
-		name := fmt.Sprintf("%s-%d", h[1].NS, i)
-		spaces = append(spaces, name)
-		if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v %s", name, err, out)
-		}
-		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
-	}
-	fill := fmt.Sprintf(`set -e
-for ns in %s; do
-	for k in $(seq 16); do %s attach --netns /run/netns/$ns --name $ns-$k >/dev/null; done
-done`, strings.Join(spaces, " "), h[1].WeftPath())
-	began := time.Now()
-	h[1].MustExec("sh", "-c", fill)
-	t.Logf("256 attachments in %v", time.Since(began).Round(time.Second))
+	fill(t, h[1])
 	further := startAgent(t, h[2], "further")
 	seen := map[string]string{}
 	all, err := h[0].Attachments()
@@ -145,6 +130,27 @@ done`, strings.Join(spaces, " "), h[1].WeftPath())
 	rig.Eventually(t, 10*time.Second, func() error { _, err := h[0].Attachment(further.name); return err })
 	reach(t, first, further)
 	reach(t, a, b)
+}
+
+// fill makes 256 attachments of a host to the default network.
+func fill(t *testing.T, h *rig.Host) {
+	t.Helper()
+	var spaces []string
+	for i := range 16 {
+		name := fmt.Sprintf("%s-%d", h.NS, i)
+		spaces = append(spaces, name)
+		if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v %s", name, err, out)
+		}
+		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+	}
+	script := fmt.Sprintf(`set -e
+for ns in %s; do
+	for k in $(seq 16); do %s attach --netns /run/netns/$ns --name $ns-$k >/dev/null; done
+done`, strings.Join(spaces, " "), h.WeftPath())
+	began := time.Now()
+	h.MustExec("sh", "-c", script)
+	t.Logf("256 attachments in %v", time.Since(began).Round(time.Second))
 }
 
 // reach waits until one program reaches another, in both families.

@@ -220,6 +220,30 @@ func TestSwarm(t *testing.T) {
 	e[1].pings(t, "mine", all[0].ip6)
 	e[1].Must("rm", "-f", "mine")
 
+	// A network of two subnets: the configuration names the first, which has room for five, and tasks in both reach each other.
+	e[0].MustWeft("docker", "network", "create", "two", "--subnet", "10.97.0.0/29", "--subnet", "10.98.0.0/24")
+	e[0].Must("service", "create", "--detach", "--name", "pair", "--replicas", "6", "--network", "two", "--no-resolve-image", "--stop-grace-period", "1s",
+		rig.DockerImage, "sh", "-c", "weft recv "+group+" & while true; do echo from $(hostname); sleep 1; done | weft send "+group)
+	in := map[string]task{}
+	for _, x := range listening(t, "pair", "two", 6, e...) {
+		in[x.ip4[:len("10.97")]] = x
+	}
+	if x, y := in["10.97"], in["10.98"]; x.ID == "" || y.ID == "" {
+		t.Errorf("a task in each subnet: %v", in)
+	} else {
+		x.on.pings(t, x.ID, y.ip4)
+		x.on.pings(t, x.ID, y.ip6)
+		y.on.pings(t, y.ID, x.ip4)
+	}
+	e[0].Must("service", "rm", "pair")
+	rig.Eventually(t, 30*time.Second, func() error {
+		if r := e[0].Weft("docker", "network", "rm", "two"); r.Code != 0 {
+			return errors.New(r.Stderr)
+		}
+		return nil
+	})
+	e[0].MustWeft("network", "rm", "two")
+
 	// More, while weft on one node is away: the plugin there waits for it.
 	e[1].Host.Kill9()
 	e[0].Must("service", "scale", "--detach", "talk=9")
@@ -291,7 +315,7 @@ func TestSwarm(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if i := slices.IndexFunc(s.Limits, func(l api.Limit) bool { return l.Name == "swarm_networks" }); i < 0 || s.Limits[i].Used != 1 {
+		if i := slices.IndexFunc(s.Limits, func(l api.Limit) bool { return l.Name == "swarm_networks" }); i < 0 || s.Limits[i].Used != 2 { // party and two
 			return errors.New("the cluster's wishes have not been looked at yet")
 		}
 		return nil

@@ -216,6 +216,7 @@ type swarmNetwork struct {
 
 func (a *App) dockerNetworkCreate() *cobra.Command {
 	var w swarmNetwork
+	var subnets []string
 	c := &cobra.Command{
 		Use: "create NAME", Short: "Make a weft network one of the Swarm's",
 		Long: `Make a weft network one of the Swarm's, under its name. On a manager: makes the weft
@@ -227,6 +228,9 @@ Done again, nothing changes.`,
 		Args: words(1, 1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w.Name = args[0]
+			if len(subnets) > 0 {
+				w.Subnet, w.Subnets = subnets[0], subnets[1:]
+			}
 			if err := checkNetwork(w.NetworkCreate); err != nil {
 				return &usageError{err}
 			}
@@ -235,7 +239,7 @@ Done again, nothing changes.`,
 	}
 	f := c.Flags()
 	f.BoolVar(&w.Plain, "plain", false, "a new weft network is plain: unencrypted kernel VXLAN, for underlays you trust")
-	f.StringVar(&w.Subnet, "subnet", "", "IPv4 subnet of a new weft network, CIDR (default: a /20 of this host's own range)")
+	f.StringArrayVar(&subnets, "subnet", nil, "IPv4 subnet of a new weft network, CIDR (repeatable; default: a /20 of this host's own range)")
 	f.StringArrayVarP(&w.options, "opt", "o", nil, "option of the network: weft.ipv6=false, weft.multicast-route=false, com.docker.network.driver.mtu=N (repeatable)")
 	f.BoolVar(&w.internal, "internal", false, "containers have no way out")
 	return c
@@ -380,12 +384,18 @@ func (a *App) subnetFor(ctx context.Context, w swarmNetwork, manager bool) (stri
 	if n.Engine == api.EnginePlain {
 		fmt.Fprintf(a.Err, "weft: network %s is PLAIN: its frames cross the underlay unencrypted, and anyone on the way can read and change them\n", n.Name)
 	}
-	for _, s := range n.Subnets {
-		p, err := netip.ParsePrefix(s)
-		if err != nil || !p.Addr().Is4() || w.Subnet != "" && s != w.Subnet {
-			continue
+	for _, s := range append([]string{w.Subnet}, w.Subnets...) {
+		if s != "" && !slices.Contains(n.Subnets, s) {
+			return "", fmt.Errorf("network %s has the subnets %s, not %s: leave --subnet out, or choose another name", w.Name, join(n.Subnets), s)
 		}
-		return s, nil
 	}
-	return "", fmt.Errorf("network %s has the subnets %s, not %s: leave --subnet out, or choose another name", w.Name, join(n.Subnets), w.Subnet)
+	if w.Subnet != "" && len(w.Subnets) == 0 {
+		return w.Subnet, nil
+	}
+	for _, s := range n.Subnets { // the first: when it is full, its pool is answered from the others
+		if p, err := netip.ParsePrefix(s); err == nil && p.Addr().Is4() {
+			return s, nil
+		}
+	}
+	return "", fmt.Errorf("network %s has no IPv4 subnet: choose another name", w.Name)
 }

@@ -85,6 +85,19 @@ func TestDockerNetwork(t *testing.T) {
 	if err := json.Unmarshal([]byte(c.out), &again); err != nil || again.Made || again.Subnet != "10.9.0.0/24" || again.Command != command || len(again.Nodes) != 2 {
 		t.Errorf("a second time: %+v, %v", c, err)
 	}
+	// Of a network of several subnets the configuration names the first, in whatever order they are given, or left out.
+	const two = "network two (10.7.0.0/24) is in the Swarm, and this node"
+	for _, args := range [][]string{{"--subnet", "10.7.0.0/24", "--subnet", "10.8.0.0/24"}, {"--subnet", "10.8.0.0/24", "--subnet", "10.7.0.0/24"}, nil} {
+		if c := n.weft(append([]string{"docker", "network", "create", "two"}, args...)...); c.code != 0 || !strings.HasPrefix(c.out, two) {
+			t.Errorf("%v: %+v", args, c)
+		}
+	}
+	if c := n.weft("docker", "network", "create", "two", "--subnet", "10.7.0.0/24", "--subnet", "10.6.0.0/24"); c.code != 1 || !strings.Contains(c.errs, "network two has the subnets 10.7.0.0/24 10.8.0.0/24, not 10.6.0.0/24") {
+		t.Errorf("a subnet that it has not: %+v", c)
+	}
+	if c := n.weft("docker", "network", "rm", "two"); c.code != 0 {
+		t.Errorf("rm: %+v", c)
+	}
 	// Nodes whose weft may do it have done it.
 	n.daemon.SetSwarm(client.SwarmNode{Host: "a", Node: "n1"}, client.SwarmNode{Host: "b", Node: "n2"}, client.SwarmNode{Host: "c", Node: "n3", Reason: "no room"})
 	c = n.weft("docker", "network", "create", "films", "-o", "weft.ipv6=false")

@@ -154,18 +154,11 @@ func (s *System) subnetsFor(ctx context.Context, rec *networkRecord, r api.Netwo
 		}
 		rec.Subnet = sub
 	} else {
-		all, err := s.chosen(append([]string{r.Subnet}, r.Subnets...))
+		all, err := s.pairs(append([]string{r.Subnet}, r.Subnets...))
 		if err != nil {
 			return err
 		}
-		rec.Subnet, rec.Explicit = all[0], true
-		for _, p := range all[1:] {
-			six, ok := s.ipam.Subnet6(p)
-			if !ok {
-				return api.Errorf(api.CodeUnavailable, "the cluster's addresses have not arrived yet")
-			}
-			rec.More = append(rec.More, subnetPair{p, six})
-		}
+		rec.Subnet, rec.More, rec.Explicit = all[0].IP4, all[1:], true
 	}
 	if r.Subnet6 == "" {
 		p, ok := s.ipam.Subnet6(rec.Subnet)
@@ -183,10 +176,27 @@ func (s *System) subnetsFor(ctx context.Context, rec *networkRecord, r api.Netwo
 	return nil
 }
 
+// pairs returns subnets that somebody wants for a new network, checked, in both families.
+func (s *System) pairs(list []string) ([]subnetPair, error) {
+	all, err := s.chosen(list)
+	if err != nil {
+		return nil, err
+	}
+	var out []subnetPair
+	for _, p := range all {
+		six, ok := s.ipam.Subnet6(p)
+		if !ok {
+			return nil, api.Errorf(api.CodeUnavailable, "the cluster's addresses have not arrived yet")
+		}
+		out = append(out, subnetPair{p, six})
+	}
+	return out, nil
+}
+
 // chosen checks subnets that somebody wants for a new network.
 func (s *System) chosen(list []string) ([]netip.Prefix, error) {
 	if len(list) > maxSubnets {
-		return nil, api.Errorf(api.CodeInvalid, "%d subnets, at most %d", len(list), maxSubnets)
+		return nil, api.Errorf(api.CodeInvalid, "%d subnets, at most %d: leave some out, or take larger ones", len(list), maxSubnets)
 	}
 	var all []netip.Prefix
 	for _, text := range list {
@@ -202,7 +212,7 @@ func (s *System) chosen(list []string) ([]netip.Prefix, error) {
 		}
 		for _, o := range all {
 			if o.Overlaps(p) {
-				return nil, api.Errorf(api.CodeInvalid, "subnet %s overlaps subnet %s", p, o)
+				return nil, api.Errorf(api.CodeInvalid, "subnet %s overlaps subnet %s: leave one out", p, o)
 			}
 		}
 		all = append(all, p)
@@ -241,13 +251,7 @@ func (d *definition) lacks(r api.NetworkCreate) []string {
 	return out
 }
 
-func listed(ps []netip.Prefix) string {
-	var out []string
-	for _, p := range ps {
-		out = append(out, p.String())
-	}
-	return strings.Join(out, ", ")
-}
+func listed(ps []netip.Prefix) string { return strings.Join(texts(ps), ", ") }
 
 func prefixes(list []string) ([]netip.Prefix, error) {
 	var out []netip.Prefix

@@ -131,6 +131,17 @@ func (d *definition) merge(writer ident.HostID, rec networkRecord, alive bool) {
 	}
 }
 
+// pairs returns the subnets of all copies, the first one of the copy that stands first.
+func (d *definition) pairs() []subnetPair {
+	out := []subnetPair{{d.rec.Subnet, d.rec.Subnet6}}
+	for _, p := range d.subnets {
+		if p != d.rec.Subnet {
+			out = append(out, subnetPair{p, d.net6[p]})
+		}
+	}
+	return out
+}
+
 // add notes a subnet, once.
 func (d *definition) add(p subnetPair) {
 	if slices.Contains(d.subnets, p.IP4) || len(d.subnets) >= maxSubnets {

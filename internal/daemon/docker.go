@@ -16,6 +16,7 @@ import (
 	"github.com/weft-net/weft/internal/containers"
 	"github.com/weft-net/weft/internal/docker"
 	"github.com/weft-net/weft/internal/dockerapi"
+	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/nl"
 	"github.com/weft-net/weft/internal/snapshot"
 	"github.com/weft-net/weft/internal/unixsock"
@@ -24,6 +25,9 @@ import (
 
 // dockerRetry is the pause before the plugin's socket is tried again.
 const dockerRetry = 5 * time.Second
+
+// dockerFirst is how long a network's first subnet is asked for an address before the others are; less than Docker's call may take.
+const dockerFirst = 10 * time.Second
 
 // dockerHost is this host as the plugin sees it.
 type dockerHost struct{ s *System }
@@ -47,8 +51,8 @@ func (d dockerHost) Network(ctx context.Context, name string, w docker.Wish) (do
 	s.mu.Unlock()
 	if made {
 		r := api.NetworkCreate{Name: name, Plain: w.Plain}
-		if w.Subnet.IsValid() {
-			r.Subnet = w.Subnet.String()
+		if all := texts(w.Subnets); len(all) > 0 {
+			r.Subnet, r.Subnets = all[0], all[1:]
 		}
 		if err := s.create(ctx, r); err != nil {
 			return docker.Network{}, false, err
@@ -58,17 +62,39 @@ func (d dockerHost) Network(ctx context.Context, name string, w docker.Wish) (do
 	if err != nil {
 		return docker.Network{}, false, err
 	}
-	out := docker.Network{Name: name, Plain: n.def.Plain, MTU: s.clusterMTU(), Subnets: []docker.Subnet{{IP4: n.def.Subnet, IP6: n.def.Subnet6}}}
-	s.mu.Lock()
-	if def := s.defs[name]; def != nil {
-		for _, sub := range def.subnets {
-			if sub != n.def.Subnet {
-				out.Subnets = append(out.Subnets, docker.Subnet{IP4: sub, IP6: def.net6[sub]})
-			}
+	return d.shown(name, n.def, s.subnetsOf(n)), made, nil
+}
+
+func (d dockerHost) Look(name string, w docker.Wish) (docker.Network, error) {
+	s := d.s
+	for _, n := range s.localNetworks() {
+		if n.name == name {
+			return d.shown(name, n.def, s.subnetsOf(n)), nil
 		}
 	}
+	s.mu.Lock()
+	def := s.defs[name]
 	s.mu.Unlock()
-	return out, made, nil
+	if def != nil {
+		return d.shown(name, def.rec, def.pairs()), nil
+	}
+	if len(w.Subnets) == 0 {
+		return docker.Network{}, api.Errorf(api.CodeNotFound, "no network %q", name).WithHint("weft network create %s", name)
+	}
+	all, err := s.pairs(texts(w.Subnets))
+	if err != nil {
+		return docker.Network{}, err
+	}
+	return d.shown(name, networkRecord{Plain: w.Plain}, all), nil
+}
+
+// shown is a network as the plugin sees it.
+func (d dockerHost) shown(name string, rec networkRecord, subnets []subnetPair) docker.Network {
+	out := docker.Network{Name: name, Plain: rec.Plain, MTU: d.s.clusterMTU()}
+	for _, p := range subnets {
+		out.Subnets = append(out.Subnets, docker.Subnet{IP4: p.IP4, IP6: p.IP6})
+	}
+	return out
 }
 
 func (d dockerHost) GiveUp(name string) error { return d.s.remove(name) }
@@ -78,7 +104,18 @@ func (d dockerHost) Allocate(ctx context.Context, name string, subnet netip.Pref
 	if err != nil {
 		return docker.Address{}, err
 	}
-	a, err := d.s.ipam.AllocateIn(ctx, n.vni, subnet, key, want)
+	first := ctx
+	several := !n.def.Explicit || len(d.s.subnetsOf(n)) > 1
+	if several {
+		var cancel context.CancelFunc
+		first, cancel = context.WithTimeout(ctx, dockerFirst)
+		defer cancel()
+	}
+	a, err := d.s.ipam.AllocateIn(first, n.vni, subnet, key, want)
+	if several && errors.Is(err, ipam.ErrExhausted) {
+		// Docker itself asks for an address of its next pool only when it knows the error, as it does that of its own IPAM.
+		a, err = d.s.allocate(ctx, n, key, want)
+	}
 	if err != nil {
 		return docker.Address{}, err
 	}

@@ -119,10 +119,10 @@ func (b backend) Names(ctx context.Context, network string) (api.Names, error) {
 	return out, nil
 }
 
-func texts(addrs []netip.Addr) []string {
-	out := make([]string, 0, len(addrs))
-	for _, a := range addrs {
-		out = append(out, a.String())
+func texts[T fmt.Stringer](list []T) []string {
+	out := make([]string, 0, len(list))
+	for _, v := range list {
+		out = append(out, v.String())
 	}
 	return out
 }

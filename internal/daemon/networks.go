@@ -103,7 +103,7 @@ func (s *System) joinSubnets(n *network) error {
 		}
 		n.joined[sub] = true
 	}
-	return s.vnet.SetSubnets(n.vni, s.onLink(n))
+	return s.reachSubnets(n)
 }
 
 func (s *System) localNetworks() []*network {
@@ -251,6 +251,7 @@ func (s *System) giveUp(name string) error {
 	if err := s.ipam.LeaveNetwork(s.ctx, n.vni); err != nil {
 		return api.Errorf(api.CodeConflict, "network %s: %w", name, err)
 	}
+	s.trouble(troubleSubnets+name, "")
 	s.names.stop(n.vni)
 	if err := s.vnet.Remove(n.vni); err != nil {
 		if errors.Is(err, vnet.ErrInUse) {

@@ -3,8 +3,10 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/weft-net/weft/internal/ipam"
 )
@@ -105,5 +107,21 @@ func (s *System) grow(ctx context.Context, n *network, had int) error {
 		return err
 	}
 	s.names.tell(n, s.names.serve(n))
-	return s.vnet.SetSubnets(n.vni, s.onLink(n))
+	return s.reachSubnets(n)
+}
+
+// troubleSubnets begins the key of what is wrong with a network's subnets.
+const troubleSubnets = "subnets "
+
+// reachSubnets gives what is attached to a network its routes to all subnets, and tells of containers that could not be given them.
+func (s *System) reachSubnets(n *network) error {
+	unreached, err := s.vnet.SetSubnets(n.vni, s.onLink(n))
+	text := ""
+	if len(unreached) > 0 {
+		const shown = 8
+		list := unreached[:min(len(unreached), shown)]
+		text = fmt.Sprintf("network %s has got another subnet, to which %d containers have no route (%s): start them again", n.name, len(unreached), strings.Join(list, ", "))
+	}
+	s.trouble(troubleSubnets+n.name, text)
+	return err
 }

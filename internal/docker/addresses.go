@@ -77,23 +77,38 @@ func (p *Plugin) requestAddress(ctx context.Context, r addressCall) (any, error)
 	}
 	var id [8]byte
 	_, _ = rand.Read(id[:])
-	key := keyPrefix + hex.EncodeToString(id[:])
-	got, err := p.cfg.Weft.Allocate(ctx, x.Network, x.IP4, key, want)
-	if err != nil {
-		return nil, err
+	a := address{Key: keyPrefix + hex.EncodeToString(id[:]), Network: x.Network, Pool: x.ID, V6: x.V6}
+	if x.Said && !p.look().stood(x.Network) { // --aux-address
+		if !want.IsValid() {
+			return nil, fmt.Errorf("network %s has no address to give before Docker makes it", x.Network)
+		}
+		a.Planned = true
+		a.IP4, a.IP6 = netip.PrefixFrom(want, x.IP4.Bits()), netip.PrefixFrom(x.address6(want), x.IP6.Bits())
+	} else {
+		got, err := p.cfg.Weft.Allocate(ctx, x.Network, x.IP4, a.Key, want)
+		if err != nil {
+			return nil, err
+		}
+		a.IP4, a.IP6 = got.IP4, got.IP6
 	}
-	a := address{Key: key, Network: x.Network, Pool: x.ID, IP4: got.IP4, IP6: got.IP6, V6: x.V6}
 	err = p.change(func(b *book) error {
 		if _, ok := b.Pools[x.ID]; !ok {
 			return fmt.Errorf("pool %s was released meanwhile", x.ID)
 		}
-		b.Addresses[key] = a
+		b.Addresses[a.Key] = a
 		return nil
 	})
 	if err != nil {
-		return nil, errors.Join(err, p.cfg.Weft.Free(x.Network, key))
+		return nil, errors.Join(err, p.cfg.Weft.Free(x.Network, a.Key))
 	}
 	return givenAddress{Address: a.given().String(), Data: map[string]string{}}, nil
+}
+
+// address6 is the IPv6 address of a pool that follows from an IPv4 one.
+func (p pool) address6(a netip.Addr) netip.Addr {
+	six, low := p.IP6.Addr().As16(), a.As4()
+	copy(six[12:], low[:])
+	return netip.AddrFrom16(six)
 }
 
 // within reads an address that was asked for: in IPv6 the network's /64 and an IPv4 address of its subnet.

@@ -2,9 +2,9 @@
 //
 //	dockerd --> weft.sock: protocol.go (JSON), handler.go (HTTP)
 //	                |
-//	            Plugin: networks.go, addresses.go, endpoints.go, sweep.go --> Weft (the daemon: networks, addresses, veths)
+//	            Plugin: pools.go, networks.go, addresses.go, endpoints.go, sweep.go --> Weft (the daemon: networks, addresses, veths)
 //	                |
-//	            book.go (which pool, network, address and endpoint is which) --> Store
+//	            book.go (which pool, network, address and endpoint is which), saved.go --> Store
 //
 // Docker's words and ours: a Docker network is an id that stands for a weft network on this host, several ids may stand for
 // one; a pool is a promise of addresses of a weft network; an endpoint is an attachment. Docker makes none of the interfaces:
@@ -46,8 +46,8 @@ type Network struct {
 
 // Wish is what a network shall be when it has to be made, or be taken over from other hosts.
 type Wish struct {
-	Subnet netip.Prefix // IPv4; invalid: any
-	Plain  bool
+	Subnets []netip.Prefix // IPv4; none: any
+	Plain   bool
 }
 
 // Address is one address of a network, in both families: the IPv6 one follows from the other.
@@ -72,12 +72,15 @@ type Plugged struct {
 type Weft interface {
 	// Ready returns why nothing can be asked of this host yet; nil when it can.
 	Ready() error
+	// Look returns a network of the cluster as it is, or one that there is not as it would be with the subnets of a wish, if it could be.
+	// Nothing changes.
+	Look(name string, w Wish) (Network, error)
 	// Network returns a network, and takes it up on this host or makes it in the cluster when it is not here; made says so.
 	Network(ctx context.Context, name string, w Wish) (n Network, made bool, err error)
 	// GiveUp takes a network off this host, unless something is attached to it.
 	GiveUp(name string) error
-	// Allocate gives key an address out of a subnet of a network, the one wanted if that is valid; Free takes it back, also one that is
-	// not there.
+	// Allocate gives key an address of a network: the one wanted if that is valid, else one of a subnet, or, when that is full, of another
+	// that the network has or grows by. Free takes it back, also one that is not there.
 	Allocate(ctx context.Context, network string, subnet netip.Prefix, key string, want netip.Addr) (Address, error)
 	Free(network, key string) error
 	// Plug makes an attachment and returns the name of its inner end. Asked again for the same one it changes nothing. Unplug removes
@@ -180,20 +183,15 @@ func (p *Plugin) change(f func(*book) error) error {
 }
 
 // Uses reports whether Docker has networks that stand for a weft network.
-func (p *Plugin) Uses(network string) bool {
-	for _, n := range p.look().Networks {
-		if n.Network == network {
-			return true
-		}
-	}
-	return false
-}
+func (p *Plugin) Uses(network string) bool { return p.look().stood(network) }
 
 // Networks returns the weft networks of which Docker has addresses, each once or more.
 func (p *Plugin) Networks() []string {
 	var out []string
 	for _, a := range p.look().Addresses {
-		out = append(out, a.Network)
+		if !a.Planned {
+			out = append(out, a.Network)
+		}
 	}
 	return out
 }
@@ -208,7 +206,7 @@ func (p *Plugin) Attachment(endpoint string) (network, name string, ok bool) {
 func (p *Plugin) Held(network string) map[string]netip.Addr {
 	out := map[string]netip.Addr{}
 	for key, a := range p.look().Addresses {
-		if a.Network == network {
+		if a.Network == network && !a.Planned {
 			out[key] = a.IP4.Addr()
 		}
 	}

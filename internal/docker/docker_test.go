@@ -19,31 +19,41 @@ import (
 	"github.com/weft-net/weft/internal/docker/dockertest"
 )
 
-// TestGolden is the life of one container, call by call, as dockerd 20.10 makes it; the texts are what crosses the socket.
+// TestGolden are the lives of containers, call by call, as dockerd 20.10 makes them; the texts are what crosses the socket.
 func TestGolden(t *testing.T) {
+	for _, name := range []string{"container", "subnets"} {
+		t.Run(name, func(t *testing.T) { golden(t, "testdata/"+name+".txt") })
+	}
+}
+
+func golden(t *testing.T, file string) {
 	l := newLab(t)
-	text, err := os.ReadFile("testdata/container.txt")
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	poolID := ""
-	for i, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+	var pools []string
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	for i, line := range lines {
 		part := strings.SplitN(line, " ", 3)
 		switch part[0] {
 		case "#", "":
 		case ">": // call, body
 			body := ""
 			if len(part) > 2 {
-				body = strings.ReplaceAll(part[2], "POOL", poolID)
+				body = part[2]
+			}
+			for n, id := range pools {
+				body = strings.ReplaceAll(body, fmt.Sprintf("POOL%d", n+1), id)
 			}
 			_, answer := l.post(part[1], body+"\n")
 			var v map[string]any
 			if json.Unmarshal([]byte(answer), &v) == nil && v["PoolID"] != nil {
-				poolID = v["PoolID"].(string)
+				pools = append(pools, v["PoolID"].(string))
 			}
-			want := strings.TrimPrefix(strings.Split(string(text), "\n")[i+1], "< ")
+			want := strings.TrimPrefix(lines[i+1], "< ")
 			if got := random.ReplaceAllString(answer, `,RANDOM"`); got != want {
-				t.Errorf("line %d, %s:\n got %s\nwant %s", i+1, part[1], got, want)
+				t.Errorf("%s:%d, %s:\n got %s\nwant %s", file, i+1, part[1], got, want)
 			}
 		case "move": // interface, sandbox
 			if err := l.weft.Move(part[1], part[2]); err != nil {
@@ -52,6 +62,14 @@ func TestGolden(t *testing.T) {
 		case "home":
 			if err := l.weft.Move(part[1], ""); err != nil {
 				t.Fatal(err)
+			}
+		case "is": // what there is on the host
+			if want := strings.TrimPrefix(line, "is "); !strings.Contains("\n"+l.weft.String()+"\n", "\n"+want+"\n") {
+				t.Errorf("%s:%d: no %q in\n%s", file, i+1, want, l.weft)
+			}
+		case "nothing":
+			if got := l.weft.String(); got != "" {
+				t.Errorf("%s:%d: there is\n%s", file, i+1, got)
 			}
 		}
 	}
@@ -328,7 +346,24 @@ func TestSharedNetwork(t *testing.T) {
 // TestAllOrNothing fails each change below the plugin, and each save, in turn: a container that did not start leaves nothing that a
 // later one trips over, and nothing stays for good.
 func TestAllOrNothing(t *testing.T) {
-	life := []func(l *lab) (string, string){
+	endpoint := func(l *lab) (string, string) {
+		for _, a := range l.p.Given() {
+			return "NetworkDriver.CreateEndpoint", endpointBody("n1", "e1", a)
+		}
+		return "NetworkDriver.CreateEndpoint", "{}"
+	}
+	call := func(name, body string) func(*lab) (string, string) {
+		return func(*lab) (string, string) { return name, body }
+	}
+	allOrNothing(t, []func(l *lab) (string, string){
+		call(said("party", "10.70.0.0/24")), call(said("party", "10.71.0.0/24")),
+		func(l *lab) (string, string) {
+			return "IpamDriver.RequestAddress", `{"PoolID":"` + l.p.PoolIDs()[0] + `","Address":"10.70.0.2"}`
+		},
+		call(createOf("n1", "10.71.0.0/24", "10.70.0.0/24")),
+		endpoint,
+	})
+	allOrNothing(t, []func(l *lab) (string, string){
 		func(*lab) (string, string) {
 			return "IpamDriver.RequestPool", `{"Options":{"weft.network":"party"}}`
 		},
@@ -341,21 +376,20 @@ func TestAllOrNothing(t *testing.T) {
 			}
 			return "IpamDriver.RequestAddress", "{}"
 		},
-		func(l *lab) (string, string) {
-			for _, a := range l.p.Given() {
-				return "NetworkDriver.CreateEndpoint", endpointBody("n1", "e1", a)
-			}
-			return "NetworkDriver.CreateEndpoint", "{}"
-		},
-	}
+		endpoint,
+	})
+}
+
+func allOrNothing(t *testing.T, life []func(l *lab) (string, string)) {
+	t.Helper()
 	for step := range life {
-		for _, saves := range []bool{false, true} {
+		for _, fail := range []int{0, 1, 2} { // the save, the first change, the second
 			l := newLab(t)
 			for i, f := range life[:step+1] {
-				if i == step && saves {
+				if i == step && fail == 0 {
 					l.store.fail = errors.New("no space left on device")
 				} else if i == step {
-					l.weft.FailAt(1)
+					l.weft.FailAt(fail)
 				}
 				before, book := l.weft.String(), string(l.store.b)
 				name, body := f(l)
@@ -524,6 +558,8 @@ func FuzzCalls(f *testing.F) {
 	f.Add("IpamDriver.RequestPool", `{"Options":{"weft.network":"party"}}`, "NetworkDriver.CreateNetwork", createCall("n1", "weft", "10.32.16.0/20", `"weft.plain":true`))
 	f.Add("IpamDriver.RequestPool", `{"Options":{"weft.network":"party"},"V6":true}`, "IpamDriver.RequestAddress", `{"PoolID":"weft,party,10.32.16.0/20,00","Address":"10.32.16.9"}`)
 	f.Add("IpamDriver.RequestPool", `{"Options":{"weft.network":"party"},"Pool":"::/0","V6":true}`, "IpamDriver.ReleaseAddress", `{"PoolID":",,,","Address":"::"}`)
+	f.Add("IpamDriver.RequestPool", `{"Options":{"weft.network":"party"},"Pool":"10.70.0.0/24"}`, "NetworkDriver.CreateNetwork", `{"NetworkID":"n1","IPv4Data":[{"AddressSpace":"weft","Pool":"10.70.0.0/24"}]}`)
+	f.Add("IpamDriver.RequestAddress", `{"PoolID":"weft,party,10.70.0.0/24,00","Address":"10.70.0.5"}`, "IpamDriver.RequestPool", `{"Options":{"weft.network":"party"},"Pool":"10.70.0.0/23"}`)
 	f.Add("NetworkDriver.CreateEndpoint", endpointBody("n1", "e1", "10.32.16.2/20"), "NetworkDriver.Join", `{"NetworkID":"n1","EndpointID":"e1","SandboxKey":"x"}`)
 	f.Fuzz(func(t *testing.T, name1, body1, name2, body2 string) {
 		weft := dockertest.New()

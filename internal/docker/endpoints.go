@@ -157,11 +157,12 @@ func (p *Plugin) join(_ context.Context, r endpointCall) (any, error) {
 		return nil, fmt.Errorf("endpoint %.12s: sandbox key of %d bytes", r.EndpointID, len(r.SandboxKey))
 	}
 	defer p.held.lock("endpoint/" + r.EndpointID)()
-	if err := p.there(r.EndpointID); err != nil {
+	n, err := p.there(r.EndpointID)
+	if err != nil {
 		return nil, err
 	}
 	var e endpoint
-	err := p.change(func(b *book) error {
+	err = p.change(func(b *book) error {
 		var ok bool
 		if e, ok = b.Endpoints[r.EndpointID]; !ok {
 			return fmt.Errorf("endpoint %.12s is not known here: start the container again", r.EndpointID)
@@ -185,23 +186,42 @@ func (p *Plugin) join(_ context.Context, r endpointCall) (any, error) {
 	if e.Route {
 		out.StaticRoutes = append(out.StaticRoutes, staticRoute{Destination: groups, RouteType: onLink})
 	}
+	for _, p := range e.further(n) {
+		out.StaticRoutes = append(out.StaticRoutes, staticRoute{Destination: p.String(), RouteType: onLink})
+	}
 	return out, nil
 }
 
-// there reports whether an endpoint's veth is there, and not with a container already.
-func (p *Plugin) there(id string) error {
+// further returns the subnets of a network that an endpoint has no address in: they are on the same link. None is of a family that it has
+// no address of, which Docker may have switched off.
+func (e endpoint) further(n Network) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range n.Subnets {
+		for _, p := range []netip.Prefix{s.IP4, s.IP6} {
+			speaks := slices.ContainsFunc(e.IPs, func(ip netip.Prefix) bool { return ip.Addr().Is4() == p.Addr().Is4() })
+			within := slices.ContainsFunc(e.IPs, func(ip netip.Prefix) bool { return p.Contains(ip.Addr()) })
+			if p.IsValid() && speaks && !within {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+// there returns the network of an endpoint whose veth is there, and not with a container already.
+func (p *Plugin) there(id string) (Network, error) {
 	e, ok := p.look().Endpoints[id]
 	if !ok {
-		return fmt.Errorf("endpoint %.12s is not known here: start the container again", id)
+		return Network{}, fmt.Errorf("endpoint %.12s is not known here: start the container again", id)
 	}
 	ports, err := p.cfg.Weft.Ports()
 	if err != nil {
-		return err
+		return Network{}, err
 	}
 	if !slices.ContainsFunc(ports, func(o Plugged) bool { return o.Network == e.Network && o.Name == e.Name && o.Home }) {
-		return fmt.Errorf("endpoint %.12s has lost its interface: start the container again", id)
+		return Network{}, fmt.Errorf("endpoint %.12s has lost its interface: start the container again", id)
 	}
-	return nil
+	return p.cfg.Weft.Look(e.Network, Wish{})
 }
 
 // leave notes that a container has left. Its interface comes back afterwards.

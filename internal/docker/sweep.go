@@ -165,6 +165,7 @@ func (s *sweeper) pool(id string) error {
 	err := s.p.change(func(b *book) error {
 		if gone = !b.promised(id); gone {
 			delete(b.Pools, id)
+			b.dropPlanned(id)
 		}
 		return nil
 	})

@@ -57,6 +57,8 @@ type System interface {
 	Path(path string) (Namespace, error)
 	// PID opens the namespace of a process.
 	PID(pid int) (Namespace, error)
+	// Each opens the namespaces that processes are in, each once, until f returns false. A namespace is closed when f returns.
+	Each(f func(Namespace) bool) error
 	// New makes a namespace without a name. It ends when nothing uses it any more.
 	New() (Namespace, error)
 	// Process watches a process; ErrGone when there is none.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +35,34 @@ func (system) PID(pid int) (Namespace, error) {
 		return nil, fmt.Errorf("network namespace of process %d: %w", pid, ErrGone)
 	}
 	return ns, err
+}
+
+func (system) Each(f func(Namespace) bool) error {
+	all, err := filepath.Glob("/proc/[0-9]*/ns/net")
+	if err != nil {
+		return err
+	}
+	seen := map[ID]bool{}
+	for _, path := range all {
+		var st unix.Stat_t
+		if unix.Stat(path, &st) != nil || seen[ID{Dev: st.Dev, Ino: st.Ino}] {
+			continue // ended, or not to be looked into
+		}
+		ns, err := open(path)
+		if err != nil {
+			continue
+		}
+		more := true
+		if !seen[ns.ID()] {
+			seen[ns.ID()] = true
+			more = f(ns)
+		}
+		_ = ns.Close()
+		if !more {
+			return nil
+		}
+	}
+	return nil
 }
 
 func (system) New() (Namespace, error) {

@@ -149,3 +149,30 @@ func TestStartTime(t *testing.T) {
 		t.Errorf("got %d, %v", got, err)
 	}
 }
+
+// TestEach: each namespace comes once, however many processes are in it, until it is enough.
+func TestEach(t *testing.T) {
+	home := current(t)
+	c := exec.Command("sleep", "1000")
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
+	box, err := OS().PID(c.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer box.Close()
+	seen := map[ID]int{}
+	if err := OS().Each(func(ns Namespace) bool { seen[ns.ID()]++; return true }); err != nil {
+		t.Fatal(err)
+	}
+	if seen[home] != 1 || seen[box.ID()] != 1 {
+		t.Errorf("home %s, box %s, seen %v", home, box.ID(), seen)
+	}
+	n := 0
+	if err := OS().Each(func(Namespace) bool { n++; return false }); err != nil || n != 1 {
+		t.Errorf("%d after the first was enough, %v", n, err)
+	}
+}

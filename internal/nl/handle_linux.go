@@ -97,6 +97,8 @@ func linkOf(l netlink.Link) Link {
 		v.Kind = ""
 	case *netlink.Tuntap:
 		v.Kind = "tun"
+	case *netlink.Veth:
+		v.Peer = a.ParentIndex
 	case *netlink.Bridge:
 		v.Snooping = l.MulticastSnooping != nil && *l.MulticastSnooping
 	}

@@ -62,6 +62,7 @@ type Link struct {
 	MTU    int
 	MAC    MAC
 	Up     bool
+	Peer   int // of a veth: index of the other end, in the namespace where that is
 	// Snooping says, of a bridge, whether it still snoops: the kernel switches
 	// it off, for good, when the bridge's group table is full.
 	Snooping bool

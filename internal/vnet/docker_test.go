@@ -2,9 +2,11 @@ package vnet_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/weft-net/weft/internal/netns"
 	"github.com/weft-net/weft/internal/vnet"
 )
 
@@ -118,4 +120,66 @@ func TestDockerRefuses(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
+}
+
+// TestDockerSubnets: a container that runs when its network gets another subnet is found by its interface, and gets the route; one that
+// Docker is about to fetch later; one that nobody finds is named.
+func TestDockerSubnets(t *testing.T) {
+	f := newFake(t)
+	box := f.ns.AddPath("/box")
+	v := f.new()
+	if _, err := v.Ensure(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	own, own6 := netip.MustParsePrefix("10.32.0.0/20"), netip.PrefixFrom(ip6(1), 64).Masked()
+	more, more6 := netip.MustParsePrefix("10.61.0.0/24"), netip.MustParsePrefix("fd00:61::/64")
+	set := func(want string, subnets ...netip.Prefix) {
+		t.Helper()
+		unreached, err := v.SetSubnets(spec.VNI, subnets)
+		if got := strings.Join(unreached, " "); err != nil || got != want {
+			t.Errorf("%q, %v, want %q", got, err, want)
+		}
+	}
+	routes := func(want ...string) {
+		t.Helper()
+		var got []string
+		for line := range strings.Lines(f.net.String()) {
+			if i := strings.Index(line, " to "); i >= 0 && strings.Contains(line, " link ") {
+				got = append(got, strings.Fields(line)[2]+strings.TrimSpace(line[i:]))
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("routes %q, want %q", got, want)
+		}
+	}
+	set("", own)
+	fetch := func(name string, to netns.ID, as string) {
+		f.net.Move(f.host.ID(), vnet.InnerName(spec.Name, name), to, as)
+	}
+	for i := byte(1); i <= 3; i++ {
+		s := dockerSpec()
+		s.Name, s.MAC, s.IPs = "docker-"+string('0'+i), mac(i), []netip.Prefix{netip.PrefixFrom(ip4(i), 20)}
+		if i == 1 {
+			s.IPs = append(s.IPs, netip.PrefixFrom(ip6(i), 64))
+		}
+		if _, err := v.Attach(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fetch("docker-1", box, "weft0")
+	fetch("docker-3", netns.ID{Dev: 4, Ino: 999}, "weft0") // where no process is to be seen
+	set("", own, own6)                                     // of which it needs none
+	set("docker-3", own, own6, more, more6)
+	routes("weft0to 10.61.0.0/24 to fd00:61::/64")
+	lost := f.ns.AddPath("/lost")
+	fetch("docker-2", lost, "weft1")
+	set("docker-3", own, own6, more, more6)
+	routes("weft0to 10.61.0.0/24 to fd00:61::/64", "weft1to 10.61.0.0/24")
+	for range 100 {
+		set("docker-3", own, own6, more, more6)
+	}
+	if err := v.Detach(spec.Name, "docker-3"); err != nil {
+		t.Fatal(err)
+	}
+	set("", own, own6, more, more6)
 }

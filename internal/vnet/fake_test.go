@@ -308,8 +308,7 @@ func TestRunTells(t *testing.T) {
 	})
 }
 
-// TestSetSubnets: attachments that are there and those that come have routes to the subnets that they are not in, and to no others; what is
-// Docker's to set is left alone.
+// TestSetSubnets: attachments that are there and those that come have routes to the subnets that they are not in, and to no others.
 func TestSetSubnets(t *testing.T) {
 	f := newFake(t)
 	f.ns.AddPath("/box")
@@ -321,21 +320,21 @@ func TestSetSubnets(t *testing.T) {
 	if _, err := v.Attach(t.Context(), fakeSpec("/box")); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.SetSubnets(spec.VNI, []netip.Prefix{own}); err != nil {
+	if _, err := v.SetSubnets(spec.VNI, []netip.Prefix{own}); err != nil {
 		t.Fatal(err)
 	}
 	if s := f.net.String(); strings.Contains(s, " to "+own.String()) {
 		t.Errorf("a route to its own subnet:\n%s", s)
 	}
 	for range 2 {
-		if err := v.SetSubnets(spec.VNI, []netip.Prefix{own, more}); err != nil {
+		if _, err := v.SetSubnets(spec.VNI, []netip.Prefix{own, more}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if s := f.net.String(); strings.Count(s, " to "+more.String()) != 1 {
 		t.Errorf("want one route to %s:\n%s", more, s)
 	}
-	if err := v.SetSubnets(99, nil); !errors.Is(err, vnet.ErrNoNetwork) {
+	if _, err := v.SetSubnets(99, nil); !errors.Is(err, vnet.ErrNoNetwork) {
 		t.Errorf("%v, want no network", err)
 	}
 }

@@ -29,6 +29,9 @@ const (
 	// debounce is how long after the first hint the memberships are read: a repeated
 	// report may delete an entry and add it again.
 	debounce = 50 * time.Millisecond
+	// reachTries is how often a container is looked for to which a subnet is new: once a second, for longer than Docker takes
+	// to move the interface that it was told of before.
+	reachTries = 30
 	// recheck is how often all is read without a hint: no notification tells that the
 	// kernel switched snooping off, nor that a source's timer ended.
 	recheck = 5 * time.Second

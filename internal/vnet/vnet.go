@@ -194,6 +194,9 @@ type attachment struct {
 	Attachment
 	port int           // index of the host end
 	stop chan struct{} // ends the watch of the process
+	// behind: a container that was there before one of its network's subnets, and is to be looked for tries times more.
+	behind bool
+	tries  int
 }
 
 type ending struct {

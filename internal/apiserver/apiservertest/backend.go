@@ -254,7 +254,7 @@ func (b *Backend) CreateNetwork(_ context.Context, n api.NetworkCreate) (api.Net
 		out.Engine = api.EnginePlain
 	}
 	if n.Subnet != "" {
-		out.Subnets = []string{n.Subnet}
+		out.Subnets = append([]string{n.Subnet}, n.Subnets...)
 	}
 	b.networks = append(b.networks, out)
 	return out, nil

@@ -2,6 +2,7 @@
 package dockertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,11 @@ var ErrInjected = errors.New("injected failure")
 // MTU of all networks, in bytes.
 const MTU = 1400
 
-// Weft is the fake: network number N, as they come, has the subnets 10.32.16*N.0/20 and fd57:1:2:N::/64.
+// MaxSubnets of a network.
+const MaxSubnets = 8
+
+// Weft is the fake: network number N, as they come, has the subnets 10.32.16*N.0/20 and fd57:1:2:N::/64. One of subnets that were wished
+// for has an IPv6 subnet that follows from each, 10.61.0.0/24 and fd57:1:2:0a3d::/64.
 type Weft struct {
 	mu       sync.Mutex
 	next     int
@@ -103,7 +108,11 @@ func (w *Weft) String() string {
 	defer w.mu.Unlock()
 	var lines []string
 	for name, n := range w.networks {
-		lines = append(lines, fmt.Sprintf("network %s %s plain=%v", name, n.Subnets[0].IP4, n.Plain))
+		var subnets []string
+		for _, s := range n.Subnets {
+			subnets = append(subnets, s.IP4.String())
+		}
+		lines = append(lines, fmt.Sprintf("network %s %s plain=%v", name, strings.Join(subnets, ","), n.Plain))
 		for _, a := range n.used {
 			lines = append(lines, fmt.Sprintf("address %s %s", name, a))
 		}
@@ -138,10 +147,65 @@ func (w *Weft) draw(name string, wish docker.Wish) docker.Network {
 		IP4: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 32, byte(16 * w.next), 0}), 20),
 		IP6: netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x57, 3: 1, 5: 2, 7: byte(w.next)}), 64),
 	}}}
-	if wish.Subnet.IsValid() {
-		n.Subnets[0].IP4 = wish.Subnet
+	if len(wish.Subnets) > 0 {
+		n.Subnets = wished(wish)
 	}
 	return n
+}
+
+func wished(wish docker.Wish) (out []docker.Subnet) {
+	for _, p := range wish.Subnets {
+		a := p.Addr().As4()
+		six := netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x57, 3: 1, 5: 2, 6: a[0], 7: a[1]})
+		out = append(out, docker.Subnet{IP4: p, IP6: netip.PrefixFrom(six, 64)})
+	}
+	return out
+}
+
+// check refuses what could not be made. Precondition: w.mu must be locked.
+func (w *Weft) check(wish docker.Wish) error {
+	if len(wish.Subnets) > MaxSubnets {
+		return fmt.Errorf("%d subnets, at most %d", len(wish.Subnets), MaxSubnets)
+	}
+	for i, p := range wish.Subnets {
+		if b := p.Bits(); b < 8 || b > 29 {
+			return fmt.Errorf("subnet %s: length /%d, allowed is /8 to /29", p, b)
+		}
+		for _, o := range wish.Subnets[:i] {
+			if o.Overlaps(p) {
+				return fmt.Errorf("subnet %s overlaps subnet %s", p, o)
+			}
+		}
+	}
+	return nil
+}
+
+// Look returns a network as it is or would be.
+func (w *Weft) Look(name string, wish docker.Wish) (docker.Network, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n, ok := w.defined[name]; ok {
+		return n, nil
+	}
+	if err := w.check(wish); err != nil {
+		return docker.Network{}, err
+	}
+	if len(wish.Subnets) == 0 {
+		return docker.Network{}, fmt.Errorf("no network %q", name)
+	}
+	return docker.Network{Name: name, Plain: wish.Plain, MTU: MTU, Subnets: wished(wish)}, nil
+}
+
+// Add gives a network that there is one more subnet.
+func (w *Weft) Add(name string, subnet netip.Prefix) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.defined[name]
+	n.Subnets = append(slices.Clone(n.Subnets), wished(docker.Wish{Subnets: []netip.Prefix{subnet}})...)
+	w.defined[name] = n
+	if have := w.networks[name]; have != nil {
+		have.Network = n
+	}
 }
 
 // Network takes a network up, or makes it.
@@ -151,13 +215,13 @@ func (w *Weft) Network(_ context.Context, name string, wish docker.Wish) (docker
 	if n := w.networks[name]; n != nil {
 		return n.Network, false, nil
 	}
-	if b := wish.Subnet.Bits(); wish.Subnet.IsValid() && (b < 8 || b > 29) {
-		return docker.Network{}, false, fmt.Errorf("subnet %s: length /%d, allowed is /8 to /29", wish.Subnet, b)
+	n, ok := w.defined[name]
+	if err := w.check(wish); err != nil && !ok {
+		return docker.Network{}, false, err
 	}
 	if err := w.change(); err != nil {
 		return docker.Network{}, false, err
 	}
-	n, ok := w.defined[name]
 	if !ok {
 		n = w.draw(name, wish)
 		w.defined[name] = n
@@ -182,8 +246,8 @@ func (w *Weft) GiveUp(name string) error {
 	return nil
 }
 
-// Allocate gives the lowest free address from the third one on.
-func (w *Weft) Allocate(_ context.Context, name string, _ netip.Prefix, key string, want netip.Addr) (docker.Address, error) {
+// Allocate gives the lowest free address of a subnet from the third one on, the last left out; or, when there is none, of the next.
+func (w *Weft) Allocate(_ context.Context, name string, in netip.Prefix, key string, want netip.Addr) (docker.Address, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := w.networks[name]
@@ -197,21 +261,43 @@ func (w *Weft) Allocate(_ context.Context, name string, _ netip.Prefix, key stri
 	for _, a := range n.used {
 		taken[a] = true
 	}
-	a := want
-	if !want.IsValid() {
-		for a = n.Subnets[0].IP4.Addr().Next().Next(); taken[a]; a = a.Next() {
+	subnets := slices.Clone(n.Subnets)
+	slices.SortStableFunc(subnets, func(a, b docker.Subnet) int {
+		return cmp.Compare(bit(a.IP4 != in), bit(b.IP4 != in))
+	})
+	if in.IsValid() && subnets[0].IP4 != in {
+		return docker.Address{}, fmt.Errorf("%s is no subnet of the network", in)
+	}
+	if want.IsValid() && !slices.ContainsFunc(subnets, func(s docker.Subnet) bool { return s.IP4.Contains(want) }) {
+		return docker.Address{}, fmt.Errorf("address %s is not in the network's subnets", want)
+	}
+	for _, s := range subnets {
+		a := want
+		if !want.IsValid() {
+			for a = s.IP4.Addr().Next().Next(); taken[a]; a = a.Next() {
+			}
+		} else if !s.IP4.Contains(a) {
+			continue
 		}
+		switch {
+		case want.IsValid() && taken[a]:
+			return docker.Address{}, fmt.Errorf("address %s: in use", a)
+		case !want.IsValid() && !s.IP4.Contains(a.Next()):
+			continue
+		}
+		n.used[key] = a
+		six, low := s.IP6.Addr().As16(), a.As4()
+		copy(six[12:], low[:])
+		return docker.Address{IP4: netip.PrefixFrom(a, s.IP4.Bits()), IP6: netip.PrefixFrom(netip.AddrFrom16(six), 64)}, nil
 	}
-	if taken[a] || !n.Subnets[0].IP4.Contains(a) {
-		return docker.Address{}, fmt.Errorf("address %s: in use", a)
+	return docker.Address{}, fmt.Errorf("network %s is full", name)
+}
+
+func bit(b bool) int {
+	if b {
+		return 1
 	}
-	n.used[key] = a
-	six, low := n.Subnets[0].IP6.Addr().As16(), a.As4()
-	copy(six[12:], low[:])
-	return docker.Address{
-		IP4: netip.PrefixFrom(a, n.Subnets[0].IP4.Bits()),
-		IP6: netip.PrefixFrom(netip.AddrFrom16(six), 64),
-	}, nil
+	return 0
 }
 
 // Free takes an address back.

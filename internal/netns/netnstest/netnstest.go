@@ -92,6 +92,25 @@ func (s *System) AddProcess(pid int) {
 	s.procs[pid] = &process{ns: id, start: 1000 + id.Ino, done: make(chan struct{})}
 }
 
+// Each opens the namespaces of paths and processes.
+func (s *System) Each(f func(netns.Namespace) bool) error {
+	s.mu.Lock()
+	seen := map[netns.ID]bool{}
+	for _, id := range s.paths {
+		seen[id] = true
+	}
+	for _, p := range s.procs {
+		seen[p.ns] = true
+	}
+	s.mu.Unlock()
+	for id := range seen {
+		if !f(namespace{id}) {
+			break
+		}
+	}
+	return nil
+}
+
 // EndProcess ends a process.
 func (s *System) EndProcess(pid int) {
 	s.mu.Lock()

@@ -48,7 +48,9 @@ func (h *handle) Links() ([]nl.Link, error) {
 	var ls []nl.Link
 	for _, l := range h.links {
 		if l.ns == h.ns {
-			ls = append(ls, l.Link)
+			v := l.Link
+			v.Peer = l.peer
+			ls = append(ls, v)
 		}
 	}
 	return ls, nil
@@ -91,7 +93,11 @@ func (h *handle) Reach(name string, subnets []netip.Prefix) error {
 		if l == nil {
 			return nl.ErrNotFound
 		}
-		l.reach = append(l.reach, subnets...)
+		for _, p := range subnets {
+			if !slices.Contains(l.reach, p) {
+				l.reach = append(l.reach, p)
+			}
+		}
 		return nil
 	})
 }
