@@ -34,10 +34,10 @@ test-nats: ## the tests of NATS's own Go client, those that need core features, 
 test-deps: ## install the Debian packages the tests need and this machine lacks
 	@./.ci/deps
 
-histories: ## 10,000 seeded histories of the bus simulator (loss, cuts, pauses, crashes; 1,000 of members that sign) and of addresses (older disks too); about twenty minutes
+histories: ## 10,000 seeded histories of the bus simulator (loss, cuts, pauses, crashes; 1,000 of members that sign) of addresses (older disks too) and of leases; about twenty minutes
 	WEFT_LONG=10000 $(GO) test -count=1 -timeout 60m -run '^TestHistories$$' -v ./internal/rmcast
 	WEFT_LONG=1000 $(GO) test -count=1 -timeout 60m -run '^TestSignedHistories$$' -v ./internal/rmcast
-	WEFT_LONG=10000 $(GO) test -count=1 -timeout 60m -run 'Histories' -v ./internal/ipam ./internal/ring
+	WEFT_LONG=10000 $(GO) test -count=1 -timeout 60m -run 'Histories' -v ./internal/ipam ./internal/ring ./internal/lease
 
 scale: ## 1,000 and 10,000 members of a bus in 1, 10 and 100 islands: docs/bus-scale.md (simulated; 1.5 GB, ten minutes)
 	WEFT_SCALE=10000 WEFT_SCALE_TABLE=$(CURDIR)/docs/bus-scale.md $(GO) test -count=1 -timeout 60m -run '^TestScale$$' -v ./internal/rmcast

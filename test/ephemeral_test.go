@@ -121,7 +121,7 @@ func TestEphemeral(t *testing.T) {
 	u.Heal()
 	rig.Eventually(t, 30*time.Second, func() error {
 		if s, err := h[3].Status(); err != nil || s.State != "removed" {
-			return fmt.Errorf("h4 is %s: %s, %v", s.State, s.Reason, err)
+			return fmt.Errorf("h4 is %s: %s, %w", s.State, s.Reason, err)
 		}
 		return nil
 	})

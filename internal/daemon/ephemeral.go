@@ -28,7 +28,7 @@ const (
 
 	leaseTick  = time.Second
 	leaseHurry = 250 * time.Millisecond // while it is not granted
-	leaseGrace = 10 * time.Second // a start, an upgrade too, may take so long until a majority has renewed the lease
+	leaseGrace = 10 * time.Second       // a start, an upgrade too, may take so long until a majority has renewed the lease
 	// retireLate: not all remove a host that is gone at once, though it would do no harm.
 	retireLate   = 10 * time.Second
 	maxLeaseMail = 1024

@@ -74,7 +74,7 @@ func (m *Mesh) Remove(id ident.HostID, force bool, with map[string][]byte) error
 	return err
 }
 
-// ErrNoHost: there is no such host in the cluster, or not any more.
+// ErrNoHost says that there is no such host in the cluster, or not any more.
 var ErrNoHost = errors.New("no such host")
 
 // Retire shuts a host out for good that the cluster has found to be gone by a vote. The token stays as it is: others that come and go
