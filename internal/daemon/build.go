@@ -146,6 +146,7 @@ func (s *System) build(keys ident.Keys) (err error) {
 	s.probePlain = patient(s.vnet.ProbePlain)
 	s.leases = newLeases(s, keys.ID())
 	s.ipam = s.newIPAM(keys.ID())
+	s.ipam.Hold(s.leases.why)
 	s.names = s.newNames()
 	if s.cast, err = s.newCast(keys.ID()); err != nil {
 		return err
