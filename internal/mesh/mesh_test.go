@@ -343,6 +343,25 @@ func TestRemovedHostStaysOut(t *testing.T) {
 	})
 }
 
+// TestRetired: a host that a vote has found to be gone is shut out, by one or by several at once; the token stays as it is.
+func TestRetired(t *testing.T) {
+	a, b, c, token := trio(t)
+	if err := a.Retire(c.self); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Retire(c.self); err != nil && !errors.Is(err, ErrNoHost) {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "c has no link", func() bool { return !a.linkedTo("c") && !b.linkedTo("c") })
+	eventually(t, 15*time.Second, "c is told", func() bool { return strings.Contains(c.wasRemoved(), "was removed from the cluster by host") })
+	if err := a.Retire(c.self); !errors.Is(err, ErrNoHost) {
+		t.Errorf("once more: %v", err)
+	}
+	if a.Token() != token || b.Token() != token {
+		t.Error("the token was replaced")
+	}
+}
+
 // TestRemoverRemoved: what a host said of others outlasts its own removal: whom it let in, and whom it shut out, also
 // for those who read it from their disks only.
 func TestRemoverRemoved(t *testing.T) {
