@@ -383,9 +383,9 @@ func (l *leases) warning() []api.Warning {
 	return []api.Warning{{Code: "lease", Text: text}}
 }
 
-// leave takes the lease back: this host has returned all that it borrowed.
+// leave takes the lease back. Where this host could not return all that it borrowed the lease ends by itself, and all of that with it.
 func (l *leases) leave() error {
-	if l.holder == nil {
+	if l.holder == nil || len(l.s.ipam.Lent(l.s.mesh.Self())) > 0 {
 		return nil
 	}
 	return l.s.mesh.Publish(0, nil, []string{keyLease})

@@ -49,7 +49,7 @@ func (s *Service) AllocateIn(ctx context.Context, vni uint32, in netip.Prefix, k
 		}
 		wait := func() error { return s.waitForShare(ctx, sp, wanted) }
 		if s.cfg.Borrows {
-			wait = func() error { return s.borrow(ctx, sp, key, wanted) }
+			wait = func() error { return s.borrow(ctx, sp, key, want.Unmap()) }
 		}
 		if err := wait(); err != nil {
 			return Address{}, err
@@ -128,23 +128,19 @@ func (s *Service) pickLocked(vni uint32, in netip.Prefix, key string, want netip
 	if s.held != "" {
 		return 0, nil, false, fmt.Errorf("%w: %s", ErrHeld, s.held)
 	}
-	if s.cfg.Borrows {
-		var w uint32
-		if want.IsValid() {
-			w = toU32(want)
+	if in.IsValid() && !want.IsValid() {
+		joined = slices.DeleteFunc(joined, func(o *space) bool { return o.prefix != in })
+		if len(joined) == 0 {
+			return 0, nil, false, fmt.Errorf("%s is no subnet of the network on this host", in)
 		}
-		if a, sp := s.borrowedLocked(sc, joined, key, w); a != 0 && sp.pool.Restore(key, a) {
+	}
+	if s.cfg.Borrows {
+		if a, sp := s.borrowedLocked(sc, joined, key, want); a != 0 && sp.pool.Restore(key, a) {
 			return a, sp, true, nil
 		}
 	}
 	if want.IsValid() {
 		return s.pickWantedLocked(sc, joined, key, want)
-	}
-	if in.IsValid() {
-		joined = slices.DeleteFunc(joined, func(o *space) bool { return o.prefix != in })
-		if len(joined) == 0 {
-			return 0, nil, false, fmt.Errorf("%s is no subnet of the network on this host", in)
-		}
 	}
 	for _, o := range joined {
 		owned := o.ring.Owned(s.cfg.Self)

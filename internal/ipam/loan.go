@@ -3,6 +3,7 @@ package ipam
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -164,7 +165,7 @@ func (s *Service) lend(x lending) error {
 	const trial = "lending"
 	var a uint32
 	ok := false
-	if len(had) > 0 && (x.want == 0 || x.want == had[0]) { // it does not use that one: it asks for one
+	if len(had) > 0 && (x.want == 0 || x.want == had[0]) && x.sp.prefix.Contains(toAddr(had[0])) { // it does not use that one: it asks for one
 		a, ok = had[0], true
 	} else if x.want != 0 {
 		h := sc.holders[x.want]
@@ -241,7 +242,8 @@ func (s *Service) takeBack() error {
 		}
 	}
 	s.mu.Unlock()
-	for vni, keys := range dels {
+	for _, vni := range slices.Sorted(maps.Keys(dels)) {
+		keys := dels[vni]
 		slices.Sort(keys)
 		if err := s.publish(vni, nil, keys); err != nil {
 			return err

@@ -102,6 +102,55 @@ func TestBorrowAll(t *testing.T) {
 	})
 }
 
+// TestBorrowInSubnet: of several subnets, the one that is asked for, also right after an address of another was lent to the same key.
+func TestBorrowInSubnet(t *testing.T) {
+	inLoanLab(t, func(t *testing.T, l *lab, _ netip.Prefix) {
+		third := l.hosts[2]
+		p, q := netip.MustParsePrefix("10.97.0.0/24"), netip.MustParsePrefix("10.98.0.0/24")
+		for i, h := range l.hosts {
+			l.check(h.JoinNetwork(8, p, i == 0))
+			l.check(h.JoinNetwork(8, q, i == 0))
+		}
+		later(5 * time.Second)
+		for _, in := range []netip.Prefix{q, p, q} {
+			third.fail = errors.New("disk full") // what is lent is not taken
+			_, _ = third.AllocateIn(t.Context(), 8, in, "web", netip.Addr{})
+			third.fail = nil
+			other := p
+			if in == p {
+				other = q
+			}
+			a, err := third.AllocateIn(t.Context(), 8, other, "web", netip.Addr{})
+			if err != nil || !other.Contains(a.IP4.Addr()) {
+				t.Fatalf("%v, %v, want one of %s", a, err, other)
+			}
+			l.check(third.Release(8, "web"))
+		}
+	})
+}
+
+// TestLenderAway: an ephemeral host can leave though a lender is not reached, and comes to rest meanwhile.
+func TestLenderAway(t *testing.T) {
+	inLoanLab(t, func(t *testing.T, l *lab, _ netip.Prefix) {
+		third := l.hosts[2]
+		for i := range 4 {
+			third.must(7, fmt.Sprint("k", i), "")
+		}
+		l.split(2)
+		for i := range 4 {
+			l.check(third.Release(7, fmt.Sprint("k", i)))
+		}
+		before := third.Counts().AsksSent
+		l.check(third.GiveBack(t.Context()))
+		if n := third.Counts().AsksSent - before; n > 0 {
+			t.Errorf("%d words to nobody", n)
+		}
+		if len(third.Lent(third.id)) == 0 {
+			t.Error("all is back: nothing is tested")
+		}
+	})
+}
+
 // TestBorrowerRemoved: what was lent to a host that is removed is given to others.
 func TestBorrowerRemoved(t *testing.T) {
 	inLoanLab(t, func(t *testing.T, l *lab, _ netip.Prefix) {

@@ -351,7 +351,8 @@ func (s *Service) GiveBack(ctx context.Context) error {
 		}
 	}
 	if s.cfg.Borrows {
-		return s.awaitReturned(ctx)
+		s.awaitReturned(ctx)
+		return nil
 	}
 	if cluster == nil {
 		return nil
