@@ -116,8 +116,13 @@ func (h *labHost) Publish(scope uint32, puts map[string][]byte, dels []string) e
 }
 
 func (h *labHost) ask(to ident.HostID, body []byte) error {
-	if h.hold {
+	h.lab.mu.Lock()
+	hold := h.hold
+	if hold {
 		h.held = append(h.held, body)
+	}
+	h.lab.mu.Unlock()
+	if hold {
 		return nil
 	}
 	o := h.lab.hosts[to[0]-1]
@@ -125,6 +130,29 @@ func (h *labHost) ask(to ident.HostID, body []byte) error {
 		return errors.New("no path")
 	}
 	return o.HandleAsk(h.id, body)
+}
+
+// fails makes the host's writes fail from now on, unless err is nil.
+func (h *labHost) fails(err error) {
+	h.lab.mu.Lock()
+	defer h.lab.mu.Unlock()
+	h.fail = err
+}
+
+// holds keeps the host's asks back from now on, or not, and returns those that were.
+func (h *labHost) holds(yes bool) (held [][]byte) {
+	h.lab.mu.Lock()
+	defer h.lab.mu.Unlock()
+	held, h.held = h.held, nil
+	h.hold = yes
+	return held
+}
+
+// row returns an entry of the host's own table.
+func (h *labHost) row(scope uint32, key string) []byte {
+	h.lab.mu.Lock()
+	defer h.lab.mu.Unlock()
+	return h.disk[scope][key]
 }
 
 func (h *labHost) alive() (out []ident.HostID) {

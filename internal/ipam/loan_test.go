@@ -113,9 +113,9 @@ func TestBorrowInSubnet(t *testing.T) {
 		}
 		later(5 * time.Second)
 		for _, in := range []netip.Prefix{q, p, q} {
-			third.fail = errors.New("disk full") // what is lent is not taken
+			third.fails(errors.New("disk full")) // what is lent is not taken
 			_, _ = third.AllocateIn(t.Context(), 8, in, "web", netip.Addr{})
-			third.fail = nil
+			third.fails(nil)
 			other := p
 			if in == p {
 				other = q
@@ -229,14 +229,13 @@ func TestBackLate(t *testing.T) {
 	inLoanLab(t, func(t *testing.T, l *lab, _ netip.Prefix) {
 		first, second, third := l.hosts[0], l.hosts[1], l.hosts[2]
 		third.must(7, "web", "")
-		third.hold = true // asks wait on their way
+		third.holds(true)
 		l.check(third.Release(7, "web"))
 		later(2 * time.Second)
-		late := third.held
+		late := third.holds(false)
 		if len(late) == 0 {
 			t.Fatal("nothing was given back")
 		}
-		third.hold, third.held = false, nil
 		bring := func() {
 			for _, b := range late {
 				l.check(first.HandleAsk(third.id, b))
@@ -247,7 +246,7 @@ func TestBackLate(t *testing.T) {
 		a := third.must(7, "web", "").IP4.Addr()
 		terms := func() string { // of a
 			for _, h := range []*labHost{first, second} {
-				if v := h.disk[7][loanKey(third.id, "web")]; len(v) > 0 && toAddr(binary.BigEndian.Uint32(v)) == a {
+				if v := h.row(7, loanKey(third.id, "web")); len(v) > 0 && toAddr(binary.BigEndian.Uint32(v)) == a {
 					return string(v)
 				}
 			}
@@ -265,21 +264,22 @@ func TestBackLate(t *testing.T) {
 func TestNotTaken(t *testing.T) {
 	inLoanLab(t, func(t *testing.T, l *lab, p netip.Prefix) {
 		third := l.hosts[2]
-		third.fail = errors.New("disk full")
+		third.fails(errors.New("disk full"))
 		if _, err := third.get(7, "web", ""); err == nil {
 			t.Fatal("an address that is not on disk")
 		}
 		l.lent(1)
 		third.stop()
 		<-third.done
-		third.fail, third.hold = nil, true
+		third.fails(nil)
+		third.holds(true)
 		third.start()
 		l.heal()
 		l.check(third.JoinNetwork(7, p, false))
 		if a, err := third.get(7, "web", ""); err == nil {
 			t.Errorf("%s was taken, which the run before may have given back", a.IP4)
 		}
-		third.hold = false
+		third.holds(false)
 		later(5 * time.Second)
 		l.lent(0)
 		third.must(7, "web", "")
@@ -356,7 +356,7 @@ func TestLoanRecovered(t *testing.T) {
 				later(time.Second)
 				h.Recovered(7, key, v, false)
 				later(3 * time.Second)
-				if string(h.disk[7][key]) != string(v) || !slices.Contains(h.Lent(third.id), a) {
+				if string(h.row(7, key)) != string(v) || !slices.Contains(h.Lent(third.id), a) {
 					t.Errorf("%s is lent no more", a)
 				}
 				return
