@@ -53,9 +53,9 @@ func TestEphemeral(t *testing.T) {
 	}
 	rig.AllKnowAll(t, 15*time.Second, h...)
 
-	web := address(t, h[3], "web")
-	other := address(t, h[4], "other")
-	stay := address(t, h[0], "stay")
+	web := sleeper(t, h[3], "web")
+	other := sleeper(t, h[4], "other")
+	stay := sleeper(t, h[0], "stay")
 	for _, x := range []struct {
 		at *rig.Host
 		to string
@@ -131,13 +131,19 @@ func TestEphemeral(t *testing.T) {
 	}
 	h[3].Up(h[0].Endpoint(), "--ephemeral")
 	rig.AllKnowAll(t, 15*time.Second, h[:4]...)
-	address(t, h[3], "web")
+	sleeper(t, h[3], "web")
 }
 
-// address starts a program on a host under a name and returns its IPv4 address.
-func address(t *testing.T, at *rig.Host, name string) (ip string) {
+// sleeper starts a program that does nothing, and returns its IPv4 address.
+func sleeper(t *testing.T, at *rig.Host, name string) string {
 	t.Helper()
 	at.Run(name, "sleep", "600")
+	return address(t, at, name)
+}
+
+// address waits until a host knows an attachment, and returns its IPv4 address.
+func address(t *testing.T, at *rig.Host, name string) (ip string) {
+	t.Helper()
 	rig.Eventually(t, 20*time.Second, func() error {
 		a, err := at.Attachment(name)
 		if err == nil {

@@ -18,18 +18,7 @@ func TestHostRemoved(t *testing.T) {
 	_, h := cloud(t, 4)
 	h[2].Run("web", "sleep", "600")
 	h[3].Run("db", "sleep", "600")
-	address := func(at *rig.Host, name string) string {
-		var ip string
-		rig.Eventually(t, 15*time.Second, func() error {
-			a, err := at.Attachment(name)
-			if err == nil {
-				ip, _, _ = strings.Cut(a.IPs[0], "/")
-			}
-			return err
-		})
-		return ip
-	}
-	web, db := address(h[0], "web"), address(h[0], "db")
+	web, db := address(t, h[0], "web"), address(t, h[0], "db")
 
 	out := h[0].MustWeft("host", "rm", "h3")
 	if !strings.Contains(out, web+" web") || strings.Contains(out, "db") {

@@ -67,13 +67,9 @@ func (s *Service) onLoanLocked(id uint32, writer ident.HostID, key string, value
 	if err != nil {
 		return err
 	}
-	sc := s.scopes[id]
-	if sc == nil {
-		if len(s.scopes) >= maxSpaces {
-			return fmt.Errorf("scope %d: too many", id)
-		}
-		sc = newScope()
-		s.scopes[id] = sc
+	sc, err := s.scopeLocked(id)
+	if err != nil {
+		return err
 	}
 	sc.dropLoans(func(o loan) bool { return o.lender == writer && o.to == to && o.key == rest })
 	for _, sp := range sc.spaces {

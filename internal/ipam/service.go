@@ -414,14 +414,23 @@ func (s *Service) onBookLocked(scope uint32, writer ident.HostID, key string, va
 	return err
 }
 
-func (s *Service) onHolderLocked(id uint32, writer ident.HostID, key string, value []byte, gone bool) error {
+// scopeLocked returns what is known of a network, which may be nothing yet.
+func (s *Service) scopeLocked(id uint32) (*scope, error) {
 	sc := s.scopes[id]
 	if sc == nil {
 		if len(s.scopes) >= maxSpaces {
-			return fmt.Errorf("scope %d: too many", id)
+			return nil, fmt.Errorf("scope %d: too many", id)
 		}
 		sc = newScope()
 		s.scopes[id] = sc
+	}
+	return sc, nil
+}
+
+func (s *Service) onHolderLocked(id uint32, writer ident.HostID, key string, value []byte, gone bool) error {
+	sc, err := s.scopeLocked(id)
+	if err != nil {
+		return err
 	}
 	if writer == s.cfg.Self {
 		a, err := get32(value)
