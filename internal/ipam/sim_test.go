@@ -170,11 +170,16 @@ func (h *simHost) start() error {
 	if err := h.join(); err != nil {
 		return err
 	}
-	for key := range h.svc.Allocations(simVNI) {
+	for _, key := range slices.Sorted(maps.Keys(h.svc.Allocations(simVNI))) {
 		if _, ok := h.attached[key]; !ok {
 			if err := h.svc.Release(simVNI, key); err != nil && !errors.Is(err, errDisk) {
 				return err
 			}
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(h.attached)) { // what runs on has its address, whatever the disk says
+		if err := h.svc.Restore(simVNI, key, toAddr(h.attached[key])); err != nil && !errors.Is(err, errDisk) && !errors.Is(err, ErrNoNetwork) {
+			return err
 		}
 	}
 	return nil
