@@ -232,12 +232,18 @@ type parityRows struct {
 	rows    [][]byte
 }
 
-// rowsHeld returns how many parity packets of a block are here.
+// rowsHeld returns how many parity packets of a block are here. Those of a block that a leap has ended in rebuild nothing any more: they
+// must not stand for packets that nobody would ask for then.
 func (r *rx) rowsHeld(block uint64) int {
-	if p := r.parities[block]; p != nil {
-		return len(p.rows)
+	p := r.parities[block]
+	if p == nil {
+		return 0
 	}
-	return 0
+	if _, possible := r.lacks(block); !possible {
+		delete(r.parities, block)
+		return 0
+	}
+	return len(p.rows)
 }
 
 // lacks returns how many packets of a block are not here; ok is false when some are gone for good.
