@@ -1,10 +1,7 @@
 package daemon
 
 import (
-	"crypto/rand"
-	"encoding/binary"
-	"errors"
-	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -70,19 +67,13 @@ type leaseChange struct {
 func newLeases(s *System, self ident.HostID) *leases {
 	l := &leases{s: s, started: time.Now(), wake: make(chan struct{}, 1), ephemeral: map[ident.HostID]bool{}, gone: map[ident.HostID]time.Time{}}
 	if s.id.Ephemeral {
-		l.holder = lease.NewHolder(nil, draw())
+		l.holder = lease.NewHolder(nil, rand.Uint64())
 		l.ephemeral[self] = true
 		l.why = "its lease is not granted yet"
 		return l
 	}
 	l.elector = lease.NewElector(self, l.started)
 	return l
-}
-
-func draw() uint64 {
-	var b [8]byte
-	_, _ = rand.Read(b[:])
-	return binary.BigEndian.Uint64(b[:])
 }
 
 // stays reports whether a host is not known to come and go.
@@ -190,156 +181,9 @@ func (l *leases) turn(now time.Time) {
 	}
 }
 
-// hold is a turn of a host that comes and goes.
-func (l *leases) hold(now time.Time, mail []leaseMail, heard []leaseChange) {
-	self := l.s.mesh.Self()
-	for _, x := range heard {
-		if x.writer == self && x.lease != nil { // of a run before, or from before a loss of the disk
-			l.holder.Recall(*x.lease)
-		}
-	}
-	for _, x := range mail {
-		l.holder.Handle(x.from, x.m)
-	}
-	stay := map[ident.HostID]bool{}
-	for _, h := range l.s.mesh.Hosts() {
-		if !h.Self && h.State != api.HostLeft && l.stays(h.ID) {
-			stay[h.ID] = h.Reachable
-		}
-	}
-	write, msgs := l.holder.Tick(now, stay)
-	if write {
-		b, err := l.holder.Lease().Encode()
-		if err == nil {
-			err = l.s.mesh.Publish(0, map[string][]byte{keyLease: b}, nil)
-		}
-		if err != nil {
-			l.s.trouble("lease", "lease not written: "+err.Error())
-			return
-		}
-		l.s.trouble("lease", "")
-		l.holder.Written()
-	}
-	for i := range msgs {
-		l.send(&msgs[i])
-	}
-	l.judge(now)
-}
-
 func (l *leases) send(m *lease.Message) {
 	if err := l.s.mesh.Send(m.To, append([]byte{wire.KindLease}, m.Encode()...)); err != nil {
 		l.s.log.Debug("message about a lease not sent", "to", m.To.Short(), "err", err)
-	}
-}
-
-// judge tells the rest of this host whether the lease holds.
-func (l *leases) judge(now time.Time) {
-	why, cut := "", false
-	if !l.holder.Serving(now) {
-		why, cut = l.without(now), now.Sub(l.started) > leaseGrace
-	}
-	l.mu.Lock()
-	before, wasCut := l.why, l.cut
-	l.why, l.cut = why, cut
-	l.mu.Unlock()
-	l.s.ipam.Hold(why)
-	if (before == "") != (why == "") {
-		l.s.log.Info("lease of this host's addresses", "granted", why == "", "reason", why)
-	}
-	if cut != wasCut {
-		for _, n := range l.s.localNetworks() {
-			l.s.rebuild(n)
-		}
-	}
-}
-
-// without says why there is no lease.
-func (l *leases) without(now time.Time) string {
-	missing, n := l.holder.Missing(now)
-	if n == 0 {
-		return "this host comes and goes (--ephemeral), and no host that stays is in reach to grant it a lease"
-	}
-	names := l.s.hostNames()
-	list := make([]string, 0, len(missing))
-	for _, id := range missing {
-		name := names[id]
-		if name == "" {
-			name = id.Short()
-		}
-		list = append(list, name)
-	}
-	slices.Sort(list)
-	return fmt.Sprintf("this host comes and goes (--ephemeral), and a majority of the %d that stay has not renewed its lease for %v: %s not heard; see weft links",
-		n, lease.ServeFor, strings.Join(list, ", "))
-}
-
-// elect is a turn of a host that stays.
-func (l *leases) elect(now time.Time, mail []leaseMail, heard []leaseChange) {
-	self := l.s.mesh.Self()
-	for _, x := range heard {
-		switch {
-		case x.lease != nil:
-			l.elector.SetLease(now, x.writer, *x.lease)
-		case x.vote != nil:
-			l.elector.SetVote(x.writer, x.about, *x.vote)
-		case !x.about.IsZero():
-			l.elector.DropVote(x.writer, x.about)
-		}
-	}
-	for _, x := range heard { // after what others still say of it
-		if x.lease == nil && x.about.IsZero() {
-			l.forget(x.writer)
-		}
-	}
-	for _, x := range mail {
-		vote, answer := l.elector.Handle(now, x.from, x.m)
-		if vote != nil && !l.vote(self, x.from, *vote) {
-			continue
-		}
-		if answer != nil {
-			l.send(answer)
-		}
-	}
-	for id, v := range l.elector.Tick(now, l.s.mesh.Reachable()) {
-		if l.vote(self, id, v) {
-			l.s.log.Info("a host that comes and goes has not been heard for long", "host", l.s.hostNames()[id], "for", lease.GoneAfter)
-		}
-	}
-	l.retire(now)
-}
-
-// vote writes what this host says of a holder.
-func (l *leases) vote(self, holder ident.HostID, v lease.Vote) bool {
-	b, err := v.Encode()
-	if err == nil {
-		err = l.s.mesh.Publish(0, map[string][]byte{keyVote + holder.String(): b}, nil)
-	}
-	if err != nil {
-		l.s.trouble("lease", "vote about a lease not written: "+err.Error())
-		return false
-	}
-	l.s.trouble("lease", "")
-	l.elector.SetVote(self, holder, v)
-	return true
-}
-
-// retire removes hosts that a majority has voted about: the lowest living host that stays at once, others when that one fails to.
-func (l *leases) retire(now time.Time) {
-	names := l.s.hostNames()
-	for _, id := range l.elector.Gone() {
-		if _, known := names[id]; !known {
-			continue // removed, or not heard of
-		}
-		if l.gone[id].IsZero() {
-			l.gone[id] = now
-		}
-		if !l.s.heir().Self && now.Sub(l.gone[id]) < retireLate {
-			continue
-		}
-		l.s.log.Info("a host that comes and goes is gone: what it borrowed is taken back", "host", names[id])
-		if err := l.s.mesh.Retire(id); err != nil && !errors.Is(err, mesh.ErrNoHost) {
-			l.s.log.Error("host that is gone not removed", "host", names[id], "err", err)
-		}
 	}
 }
 
@@ -350,16 +194,6 @@ func (l *leases) removed(id ident.HostID) {
 	l.heard = append(l.heard, leaseChange{writer: id})
 	l.mu.Unlock()
 	l.poke()
-}
-
-// forget drops what is known of a holder that left or was removed, this host's own vote too.
-func (l *leases) forget(id ident.HostID) {
-	delete(l.gone, id)
-	if l.elector.Forget(id) {
-		if err := l.s.mesh.Publish(0, nil, []string{keyVote + id.String()}); err != nil {
-			l.s.log.Debug("vote about a host that is gone not deleted", "err", err)
-		}
-	}
 }
 
 // silent reports whether this host must carry no frames: what it borrowed may be somebody else's.
@@ -381,14 +215,6 @@ func (l *leases) warning() []api.Warning {
 		text += ", and its networks carry nothing to other hosts"
 	}
 	return []api.Warning{{Code: "lease", Text: text}}
-}
-
-// leave takes the lease back. Where this host could not return all that it borrowed the lease ends by itself, and all of that with it.
-func (l *leases) leave() error {
-	if l.holder == nil || len(l.s.ipam.Lent(l.s.mesh.Self())) > 0 {
-		return nil
-	}
-	return l.s.mesh.Publish(0, nil, []string{keyLease})
 }
 
 // drops are counters for metrics.

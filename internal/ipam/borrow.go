@@ -2,8 +2,7 @@ package ipam
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"time"
@@ -63,9 +62,7 @@ func (s *Service) await(x stray) (done func()) {
 
 // drawSerial returns a number that no other loan has.
 func drawSerial() uint64 {
-	var b [8]byte
-	_, _ = rand.Read(b[:])
-	return max(binary.BigEndian.Uint64(b[:]), 1)
+	return max(rand.Uint64(), 1)
 }
 
 // borrow asks an owner for a loan and waits until one is there, some time has passed, or ctx ends.
@@ -115,15 +112,7 @@ func (s *Service) askLoan(sp *space, to ident.HostID, key string, want uint32, s
 
 func (s *Service) sendLoan(sp *space, to ident.HostID, a ask) {
 	body, err := encodeLoan(sp.scope, sp.prefix, a)
-	if err == nil {
-		err = s.cfg.Ask(to, body)
-	}
-	s.mu.Lock()
-	s.counts.AsksSent++
-	s.mu.Unlock()
-	if err != nil {
-		s.cfg.Log.Debug("ask for a loan not sent", "range", sp.prefix, "host", to.Short(), "err", err)
-	}
+	s.sendAsk(sp, to, body, err)
 }
 
 // bringBack tells lenders of what this host does not use and nobody here waits for.

@@ -221,6 +221,11 @@ func (s *Service) ask(sp *space, to ident.HostID, want uint32, need bool) {
 	serial := sp.ring.Serial(s.cfg.Self)
 	s.mu.Unlock()
 	body, err := encodeAsk(sp.scope, sp.prefix, want, serial, need)
+	s.sendAsk(sp, to, body, err)
+}
+
+// sendAsk sends what was encoded, unless that failed.
+func (s *Service) sendAsk(sp *space, to ident.HostID, body []byte, err error) {
 	if err == nil {
 		err = s.cfg.Ask(to, body)
 	}
@@ -228,6 +233,6 @@ func (s *Service) ask(sp *space, to ident.HostID, want uint32, need bool) {
 	s.counts.AsksSent++
 	s.mu.Unlock()
 	if err != nil {
-		s.cfg.Log.Debug("ask for a share not sent", "range", sp.prefix, "host", to, "err", err)
+		s.cfg.Log.Debug("ask for addresses not sent", "range", sp.prefix, "host", to.Short(), "err", err)
 	}
 }
