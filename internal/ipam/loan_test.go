@@ -95,8 +95,12 @@ func TestBorrowAll(t *testing.T) {
 			t.Fatalf("%v, want 5 addresses", got)
 		}
 		for _, h := range []*labHost{first, second, third} {
-			if _, err := h.get(8, "more", ""); !errors.Is(err, ErrExhausted) {
+			began := time.Now()
+			if _, err := h.get(8, "more", ""); !errors.Is(err, ErrExhausted) || !strings.Contains(err.Error(), "all 8 are in use") {
 				t.Errorf("the sixth of five on host %s: %v", h.id.Short(), err)
+			}
+			if d := time.Since(began); d > 0 {
+				t.Errorf("host %s waited %v in vain", h.id.Short(), d)
 			}
 		}
 	})

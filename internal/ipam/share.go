@@ -137,8 +137,14 @@ func (s *Service) freeOfLocked(sp *space, id ident.HostID) uint64 {
 				used++
 			}
 		}
-		for a := range s.scopes[sp.scope].holders {
+		sc := s.scopes[sp.scope]
+		for a := range sc.holders {
 			if contains(owned, a) {
+				used++
+			}
+		}
+		for a := range sc.loans { // those that are taken have a holder too, unless that is this host
+			if contains(owned, a) && len(sc.holders[a]) == 0 {
 				used++
 			}
 		}
