@@ -100,7 +100,7 @@ func busHeap() {
 // busHostile is a member that subscribes as others do until it reads "storm": then, until "calm", it sends a thousand packets a second to
 // the publisher and fifty to the group, each of which asks for everything that may be kept, for packets that were never sent
 // and that never will be, claims streams of enormous length, and says that it has what does not exist. After "burn" it sends the same packets by
-// the same ways, to a port and a group that nobody listens at.
+// the same ways, to a port and a group that nobody listens at; after "noise" to all, but with a bit changed, so that they are nobody's.
 func busHostile(ctx context.Context, b *bus.Bus, token string) error {
 	if _, err := b.Subscribe("load.*"); err != nil {
 		return err
@@ -111,25 +111,24 @@ func busHostile(ctx context.Context, b *bus.Bus, token string) error {
 	}
 	defer func() { _ = h.conn.Close() }()
 	_, _ = fmt.Fprintln(os.Stdout, "subscribed")
-	var storm, burn atomic.Bool
+	var does atomic.Value // a string
+	does.Store("calm")
 	go func() {
 		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
 		for ctx.Err() == nil {
-			if <-tick.C; !storm.Load() && !burn.Load() {
-				continue
-			}
-			for i := range 10 {
-				h.blow(i == 0 && h.sent.Load()%2 == 0, burn.Load())
+			<-tick.C
+			what := does.Load().(string)
+			for i := 0; i < 10 && what != "calm"; i++ {
+				h.blow(i == 0 && h.sent.Load()%2 == 0, what)
 			}
 		}
 	}()
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		switch in.Text() {
-		case "storm", "calm", "burn":
-			storm.Store(in.Text() == "storm")
-			burn.Store(in.Text() == "burn")
+		case "storm", "calm", "burn", "noise":
+			does.Store(in.Text())
 			_, _ = fmt.Fprintln(os.Stdout, in.Text(), h.sent.Load())
 		default:
 			return fmt.Errorf("unknown command %q", in.Text())
@@ -178,8 +177,8 @@ func newHostile(b *bus.Bus, token string) (*hostile, error) {
 	return h, err
 }
 
-// blow sends one packet of lies to the publisher, or to the group; or as far as they are, and to nobody.
-func (h *hostile) blow(group, nobody bool) {
+// blow sends one packet of lies to the publisher, or to the group; "burn": as far as they are, and to nobody; "noise": a stranger's.
+func (h *hostile) blow(group bool, what string) {
 	var b []byte
 	record := func(kind byte, body ...any) {
 		at := len(b)
@@ -205,13 +204,17 @@ func (h *hostile) blow(group, nobody bool) {
 	if group {
 		to = h.group
 	}
-	switch {
+	switch nobody := what == "burn"; {
 	case nobody && group:
 		to = &net.UDPAddr{IP: net.IPv4(239, 255, 0, 9), Port: to.Port}
 	case nobody:
 		to.Port = 9 // discard, RFC 863
 	}
-	if _, err := h.conn.WriteToUDP(h.ctl.Seal(nil, rmcast.TypeControl, b), to); err == nil {
+	pkt := h.ctl.Seal(nil, rmcast.TypeControl, b)
+	if what == "noise" {
+		pkt[len(pkt)-1] ^= 1
+	}
+	if _, err := h.conn.WriteToUDP(pkt, to); err == nil {
 		h.sent.Add(1)
 	}
 }

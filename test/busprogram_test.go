@@ -35,7 +35,7 @@ func busProgram() bool {
 		return true
 	}
 	a := os.Args[1:]
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(times(3, 30))*time.Minute) // no longer than make bus-storm has
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(times(10, 30))*time.Minute) // no longer than make bus-hostile, make bus-storm have
 	defer cancel()
 	host, _ := os.Hostname()
 	cfg := bus.Config{Name: "test", Token: a[0], Member: fmt.Sprintf("%s %s/%d", role, host, os.Getpid())}

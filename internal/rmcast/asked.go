@@ -10,10 +10,12 @@ const (
 	// waits for a silent receiver no more.
 	confirmEvery = 50 * time.Millisecond
 	confirmBurst = 16
-	// answerEvery and answerBurst bound those that answer what a member says of streams of which nothing has ever come, and, counted by themselves,
-	// those that answer its pings: a path that fails may take some of these to find out, and must not be thought dead for want of them.
+	// answerEvery and answerBurst bound those that answer what a member says of streams of which nothing has ever come: after each burst in which none
+	// has begun they are twice as far apart, up to answerSlow times. And, counted by themselves, those that answer its pings and questions
+	// about ways: a path that fails may take some of these to find out, and must not be thought dead for want of them.
 	answerEvery = 100 * time.Millisecond
 	answerBurst = 16
+	answerSlow  = 8
 	// repairedEvery and repairedBurst bound word to one receiver that what it asked for has left: it is of all that it asked for.
 	repairedEvery = 10 * time.Millisecond
 	repairedBurst = 8
@@ -51,11 +53,17 @@ func (a *allowance) take(now time.Time, every time.Duration, most int) bool {
 	return ok
 }
 
-// mayAnswer reports whether a member is told what it asks for, mayPong whether a ping of it is answered.
+// mayAnswer reports whether a member is told what it asks of streams of which nothing has come.
 func (n *Node) mayAnswer(now time.Time, m *member) bool {
-	return n.allows(now, m, &m.replies, answerEvery, answerBurst)
+	every := min(answerEvery<<(m.unbegun/answerBurst), answerSlow*answerEvery)
+	ok := n.allows(now, m, &m.replies, every, answerBurst)
+	if ok {
+		m.unbegun = min(m.unbegun+1, 8*answerBurst)
+	}
+	return ok
 }
 
+// mayPong reports whether a ping of a member, or its question about a way, is answered.
 func (n *Node) mayPong(now time.Time, m *member) bool {
 	return n.allows(now, m, &m.pongs, answerEvery, answerBurst)
 }

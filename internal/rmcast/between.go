@@ -135,7 +135,7 @@ func (n *Node) sought(now time.Time, m *member, id ID) {
 		}
 		return
 	}
-	if !n.mayAnswer(now, m) {
+	if !n.mayPong(now, m) {
 		return
 	}
 	n.say(m, func(b []byte) []byte {

@@ -176,6 +176,44 @@ func TestHostileStorms(t *testing.T) {
 	}
 }
 
+// TestAnswersRarer: a member that asks again and again about streams of which nothing comes is answered at once, then ever more rarely; and at once again
+// when a stream of it has begun.
+func TestAnswersRarer(t *testing.T) {
+	s, p := quiet(t, 3, SenderConfig{})
+	x := s.nodes[1]
+	l := newSimLiar(t, s.nodes[2], p)
+	sent := 0
+	s.leaves = func(from *simNode, _ []byte, copies int) {
+		if from == x {
+			sent += copies
+		}
+	}
+	run := func(d time.Duration, asks bool) int {
+		sent = 0
+		for end := s.now.Add(d); s.now.Before(end); s.run(s.now.Add(10 * time.Millisecond)) {
+			if asks {
+				l.give(x, false, l.ctl.Seal(nil, TypeControl, heartbeat{stream: 9, next: 1, first: 1, nextMessage: 1, flags: flagAnswer}.append(nil)))
+			}
+		}
+		return sent
+	}
+	const d = 20 * time.Second
+	calm := run(d, false)
+	first := run(time.Second, true)
+	run(time.Minute, true)
+	late := run(d, true) - calm
+	t.Logf("%d answers in the first second, %d in %v after a minute", first, late, d)
+	if first < answerBurst || late > int(d/(answerSlow*answerEvery))+5 {
+		t.Errorf("%d answers in the first second, %d in %v after a minute", first, late, d)
+	}
+	of := x.n.byID[p.node.id]
+	of.unbegun = 3 * answerBurst
+	p.node.publish("x", SenderConfig{}).send(1)
+	if run(time.Second, false); of.unbegun != 0 {
+		t.Errorf("a stream has begun, and its publisher is still one that asks in vain: %d", of.unbegun)
+	}
+}
+
 // TestOthersNacks: that another asks by the group, for everything or for just what one lacks, and does so again and again, keeps nobody from asking.
 func TestOthersNacks(t *testing.T) {
 	for name, asked := range map[string]func(lost uint64) Range{

@@ -50,6 +50,7 @@ type member struct {
 	crowd      int    // receivers of its streams, of which we are one
 	granted    uint64 // the last batch in which it was allowed an answer
 	replies    allowance
+	unbegun    int // answers about streams of which nothing has come, since one began
 	pongs      allowance
 	strays     allowance
 	moves      allowance

@@ -96,7 +96,9 @@ func (r *rx) fresh(seq uint64) bool { return seq >= r.next && !r.store.has(seq) 
 // accept takes an opened packet.
 func (r *rx) accept(now time.Time, seq uint64, plain []byte) {
 	r.undelivered += len(plain) + slotCost
-	r.vain, r.begun = 0, true
+	if r.vain = 0; !r.begun {
+		r.begun, r.m.unbegun = true, 0
+	}
 	if plain[0]&flagConfirm != 0 {
 		r.soon(now)
 	}
