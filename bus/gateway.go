@@ -40,7 +40,7 @@ func (b *Bus) Gateway() (*Gateway, error) {
 	if b.closed {
 		return nil, ErrClosed
 	}
-	s := &Subscription{b: b, pattern: everything, wild: true, gate: true, limit: DefaultQueue, signal: make(chan struct{}, 1)}
+	s := &Subscription{b: b, pattern: everything, wild: true, gate: true, lent: true, limit: DefaultQueue, signal: make(chan struct{}, 1)}
 	s.want.Mode = rmcast.FromOldest // whatever a stream begins with: its publisher knows what was wanted from when
 	b.list = append(b.list, s)
 	b.subs.Add(everything, subject.Entry[*Subscription]{Value: s})
@@ -131,12 +131,7 @@ func (g *Gateway) Messages(ctx context.Context, each func(*Passed), lost func(*L
 				each(&out)
 			}
 		}
-		s.at++
-		if s.done += itemCost + len(it.p.Plain); s.done > s.limit/8 {
-			s.mu.Lock()
-			s.give()
-			s.mu.Unlock()
-		}
+		s.over(it)
 	}
 }
 

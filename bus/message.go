@@ -6,7 +6,7 @@ import "fmt"
 type Message struct {
 	Subject string
 	// Payload must not be changed: others may read the same bytes. It stays valid for as long as it is referred to, and keeps up to
-	// 256 KiB of its neighbours in memory; clone what is kept for long.
+	// 256 KiB of its neighbours in memory; clone what is kept for long. Of a subscription WithLent it is valid until the next message.
 	Payload []byte
 	// Publisher is the name of the member that sent it (Config.Member), Epoch the number of that process.
 	Publisher string

@@ -82,6 +82,11 @@ func WithSlow(w WhenSlow) SubscribeOption { return func(s *Subscription) { s.slo
 // WithLimit bounds the queue, in bytes, 64 KiB or more; a batch as it was read from the network is added as a whole.
 func WithLimit(bytes int) SubscribeOption { return func(s *Subscription) { s.limit = bytes } }
 
+// WithLent has Messages lend what it yields: Payload and headers of a message are valid until the next one is asked for, then their memory is
+// used again. For readers that look at much and keep little: at full speed they get a quarter more, and leave nothing to the collector. A responder's
+// requests are its own in any case.
+func WithLent() SubscribeOption { return func(s *Subscription) { s.lent = true } }
+
 // FromLast asks publishers for the last n messages that they keep. Of publishers that this process receives already it gets what is
 // kept here; of publishers of this process, like with FromOldest and FromPosition, what is new.
 func FromLast(n uint64) SubscribeOption {

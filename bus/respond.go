@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,7 +51,8 @@ type ResponderStats struct {
 // or as many at a time as WithWorkers says. With WithQueue one responder of a group gets each request. Messages on these
 // subjects that want no answer are handed over as well, and what the handler returns for them is dropped.
 func (b *Bus) Respond(pattern string, handler Handler, options ...SubscribeOption) (*Responder, error) {
-	s, err := b.Subscribe(pattern, options...)
+	own := func(s *Subscription) { s.lent = false } // handlers may run at once
+	s, err := b.Subscribe(pattern, append(slices.Clip(options), own)...)
 	if err != nil {
 		return nil, err
 	}

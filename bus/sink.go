@@ -21,7 +21,7 @@ func (k *sink) Begin(st *rmcast.Stream) {
 			fs = append(fs, newFeed(s, st, rmcast.StartOf(&s.want, st.Publisher, st.From, st.Next)))
 		}
 	})
-	st.Data = fs
+	feeds(st, fs)
 }
 
 // Deliver implements rmcast.Sink: all subscriptions get the packets, or none.

@@ -25,6 +25,7 @@ type Subscription struct {
 	slow    WhenSlow
 	limit   int
 	workers int // of a responder
+	lent    bool
 	gate    bool
 	gates   []rmcast.Interest // what a gateway declares in place of want
 	version uint32
@@ -165,7 +166,13 @@ func (b *Bus) join(s *Subscription, st *rmcast.Stream) {
 		}
 		s.push(f, kept)
 	}
-	st.Data = append(slices.Clone(fs), f)
+	feeds(st, append(slices.Clone(fs), f))
+}
+
+// feeds sets who gets a stream; the lock is held.
+func feeds(st *rmcast.Stream, fs []*feed) {
+	st.Data = fs
+	st.Lent = len(fs) > 0 && st.Values == nil && !slices.ContainsFunc(fs, func(f *feed) bool { return !f.sub.lent })
 }
 
 // declare tells the others what this process wants; the lock is held.
@@ -218,7 +225,7 @@ func (s *Subscription) Close() {
 		}
 		for _, st := range b.node.Streams() {
 			if fs, _ := st.Data.([]*feed); len(fs) > 0 {
-				st.Data = slices.DeleteFunc(slices.Clone(fs), func(f *feed) bool { return f.sub == s })
+				feeds(st, slices.DeleteFunc(slices.Clone(fs), func(f *feed) bool { return f.sub == s }))
 			}
 		}
 		if !b.closed {
@@ -289,6 +296,11 @@ func (s *Subscription) push(f *feed, ps []rmcast.Packet) {
 			}
 			s.drops++
 			continue
+		}
+		if s.lent {
+			p.Hold()
+		} else {
+			p.Keep()
 		}
 		s.items = append(s.items, item{f, p})
 		s.bytes += itemCost + len(p.Plain)
@@ -409,14 +421,23 @@ func (s *Subscription) Messages(ctx context.Context) iter.Seq2[Message, error] {
 					return
 				}
 			}
-			s.at++
 			s.opened = false
-			if s.done += itemCost + len(it.p.Plain); s.done > s.limit/8 {
-				s.mu.Lock()
-				s.give()
-				s.mu.Unlock()
-			}
+			s.over(it)
 		}
+	}
+}
+
+// over ends with the item at hand, of which nothing is read any more.
+func (s *Subscription) over(it *item) {
+	s.at++
+	s.done += itemCost + len(it.p.Plain)
+	if s.lent {
+		it.p.Release()
+	}
+	if s.done > s.limit/8 {
+		s.mu.Lock()
+		s.give()
+		s.mu.Unlock()
 	}
 }
 

@@ -31,9 +31,10 @@ type loose struct {
 }
 
 // acceptLoose takes a packet that is not older than those before.
-func (r *rx) acceptLoose(seq uint64, plain []byte) {
+func (r *rx) acceptLoose(seq uint64, plain []byte, in *block) {
 	r.n.Stats.PassedOver += seq - r.next
-	r.ready = append(r.ready, Packet{Seq: seq, Plain: plain})
+	in.hold()
+	r.ready = append(r.ready, Packet{Seq: seq, Plain: plain, in: in})
 	r.next, r.high = seq+1, seq+1
 }
 

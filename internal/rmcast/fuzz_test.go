@@ -149,7 +149,7 @@ func FuzzParity(f *testing.F) {
 		r := a.n.order[0]
 		for seq := uint64(1); seq < 80; seq++ {
 			if seq < 32 || hole>>(seq%32)&1 == 0 {
-				r.accept(s.now, seq, append([]byte{0}, make([]byte, packetHeader+int(seq))...))
+				r.accept(s.now, seq, append([]byte{0}, make([]byte, packetHeader+int(seq))...), nil)
 			}
 		}
 		key := a.n.cfg.Keys[0].Parity(r.m.suite, uint64(b.id), p.tx.id)

@@ -25,7 +25,7 @@ func TestHistories(t *testing.T) {
 	if n >= 240 && (total.Dropped < 20*n || total.Doubled < 5*n || total.Delivered < 200*n || total.Crashes < n/10 || total.Pauses < n/10 ||
 		total.Cuts < n/10 || total.Bursts < n/10 || total.Deaf < n/10 || total.Repairs < 10*n || total.LostTold == 0 || total.PeerRepairs == 0 ||
 		total.Suppressed == 0 || total.Relayed < 10*n || total.Fragments < n || total.IslandRelayed < 10*n || total.IslandRepairs < n/10 ||
-		total.RelaysKilled < n/40 || total.Parity < n || total.Rebuilt < n) {
+		total.RelaysKilled < n/40 || total.Parity < n || total.Rebuilt < n || total.Reused < n) {
 		t.Errorf("too little happened: %+v", total)
 	}
 }

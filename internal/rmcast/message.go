@@ -1,6 +1,7 @@
 package rmcast
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 
@@ -191,7 +192,7 @@ func (c *Cursor) Next(m *Message) (bool, error) {
 			}
 			c.kind, c.want = body[0], total
 			if c.table != nil || c.longTable != nil {
-				c.longTable, c.longIndex = c.table, c.index
+				c.longTable, c.longIndex = bytes.Clone(c.table), c.index // the packet may be gone when the message is whole
 			}
 			c.part = append(make([]byte, 0, min(total, 64<<10)), body[firstHeader:]...)
 			continue

@@ -210,6 +210,7 @@ type Node struct {
 	wants     subject.Trie[ID] // of the others' interests
 
 	slab     slab
+	lent     blocks
 	plain    []byte // control and hello packets are opened here
 	greeting []byte // a hello that is to be sent: records in plain may still have to be read
 	sealed   []byte
@@ -365,7 +366,13 @@ func (n *Node) data(now time.Time, group bool, pkt []byte) {
 		n.Stats.Ahead++
 		return
 	}
-	room := n.slab.room(len(pkt))
+	lent := r.st.Lent
+	var room []byte
+	if lent {
+		room = n.lent.room(len(pkt))
+	} else {
+		room = n.slab.room(len(pkt))
+	}
 	plain, err := r.key.Open(room, seq, pkt)
 	if err != nil {
 		n.Stats.Forged++
@@ -378,7 +385,12 @@ func (n *Node) data(now time.Time, group bool, pkt []byte) {
 	if r.m.signs != nil && !n.signed(now, r.m, pkt, plain) {
 		return
 	}
-	n.slab.took(len(plain))
+	var in *block
+	if lent {
+		in = n.lent.took(len(plain))
+	} else {
+		n.slab.took(len(plain))
+	}
 	plain = plain[:len(plain):len(plain)]
 	n.Stats.Data++
 	if group && r.via.m != nil {
@@ -393,7 +405,7 @@ func (n *Node) data(now time.Time, group bool, pkt []byte) {
 	if r.within < lazy {
 		r.m.busyAt = now
 	}
-	r.accept(now, seq, plain)
+	r.accept(now, seq, plain, in)
 	r.pass(now, group, seq, pkt)
 	if len(r.parities) > 0 {
 		block, _ := blockOf(seq)
@@ -441,6 +453,9 @@ func (n *Node) drop(r *rx) {
 		}
 	}
 	n.cfg.Sink.End(r.st, r.ready)
+	for i := range r.ready {
+		r.ready[i].Release()
+	}
 }
 
 // Resume tries again to deliver what the sink had no room for. It returns when Tick is to be called.
@@ -454,7 +469,7 @@ func (n *Node) Resume(now time.Time) time.Time {
 	return n.Done(now)
 }
 
-// Kept gives the packets of a stream that were delivered and are still kept, oldest first.
+// Kept gives the packets of a stream that were delivered and are still kept, oldest first. Who takes one holds or keeps it before the node is used again.
 func (n *Node) Kept(st *Stream) []Packet {
 	r := n.streams[streamKey{st.Publisher, st.ID}]
 	if r == nil || r.st.Class != Reliable {
@@ -463,7 +478,8 @@ func (n *Node) Kept(st *Stream) []Packet {
 	var ps []Packet
 	for seq := r.store.first; seq < r.delivered; seq++ {
 		if r.store.has(seq) {
-			ps = append(ps, Packet{Seq: seq, Plain: r.store.at(seq).plain})
+			p := r.store.at(seq)
+			ps = append(ps, Packet{Seq: seq, Plain: p.plain, in: p.in})
 		}
 	}
 	return ps

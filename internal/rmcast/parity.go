@@ -361,7 +361,7 @@ func (r *rx) rebuild(now time.Time, block uint64) {
 		}
 		seq := first + uint64(i)
 		r.n.Stats.Rebuilt++
-		r.accept(now, seq, data[i])
+		r.accept(now, seq, data[i], nil)
 		if r.relay.passes() { // the island has had no more of it than we
 			if pkt, err := r.key.Seal(nil, TypeData, seq, data[i]); err == nil {
 				r.pass(now, false, seq, pkt)

@@ -16,7 +16,7 @@ func dealer(t *testing.T, cfg SenderConfig, wants []Interest) *Sender {
 	return tx
 }
 
-// given reads all that a sender kept, as each of some seats sees it; who nil: as everyone.
+// given reads all that a sender kept, as each of some seats sees it; who nil: as everyone. Each packet is only lent.
 func given(t *testing.T, tx *Sender, who *Deal) (all []Message) {
 	t.Helper()
 	tx.Flush(tx.began)
@@ -25,7 +25,8 @@ func given(t *testing.T, tx *Sender, who *Deal) (all []Message) {
 		c.Seat(*who)
 	}
 	for seq := tx.store.first; seq < tx.store.next; seq++ {
-		if from, to, err := c.Open(seq, tx.store.at(seq).plain); err != nil || to >= from {
+		plain := bytes.Clone(tx.store.at(seq).plain)
+		if from, to, err := c.Open(seq, plain); err != nil || to >= from {
 			t.Fatalf("%d to %d lost, %v", from, to, err)
 		}
 		for {
@@ -37,7 +38,11 @@ func given(t *testing.T, tx *Sender, who *Deal) (all []Message) {
 			if !ok {
 				break
 			}
+			m.Subject, m.Headers, m.Deals, m.Payload = bytes.Clone(m.Subject), bytes.Clone(m.Headers), bytes.Clone(m.Deals), bytes.Clone(m.Payload)
 			all = append(all, m)
+		}
+		for i := range plain {
+			plain[i] = 0xff
 		}
 	}
 	return all

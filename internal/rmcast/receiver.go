@@ -18,6 +18,7 @@ type Stream struct {
 	From      uint64  // the first message that this member gets
 	Next      uint64  // the next message when this member began to get it: "now"
 	Values    *Values // of class LastValue: Deliver is called without packets when there is something new to read
+	Lent      bool    // all that get it give each packet back (Packet.Release); the sink's to set, of none with Values
 	Data      any     // the sink's own
 }
 
@@ -93,8 +94,8 @@ func newRx(n *Node, m *member, a announce) *rx {
 // fresh reports whether a packet is worth opening.
 func (r *rx) fresh(seq uint64) bool { return seq >= r.next && !r.store.has(seq) }
 
-// accept takes an opened packet.
-func (r *rx) accept(now time.Time, seq uint64, plain []byte) {
+// accept takes an opened packet; in is where it is lent.
+func (r *rx) accept(now time.Time, seq uint64, plain []byte, in *block) {
 	r.undelivered += len(plain) + slotCost
 	if r.vain = 0; !r.begun {
 		r.begun, r.m.unbegun = true, 0
@@ -103,16 +104,16 @@ func (r *rx) accept(now time.Time, seq uint64, plain []byte) {
 		r.soon(now)
 	}
 	if r.st.Class == BestEffort {
-		r.acceptLoose(seq, plain)
+		r.acceptLoose(seq, plain, in)
 		return
 	}
-	r.store.put(seq, plain)
+	r.store.put(seq, plain).in = in
+	in.hold()
 	switch {
 	case seq == r.high:
 		r.high++
 		if seq == r.next {
-			r.ready = append(r.ready, Packet{Seq: seq, Plain: plain})
-			r.next++
+			r.readyNext()
 			return
 		}
 	case seq > r.high:
@@ -174,9 +175,14 @@ func (r *rx) fill(now time.Time, seq uint64) {
 // advance hands what is in order to ready.
 func (r *rx) advance() {
 	for r.next < r.high && r.store.has(r.next) {
-		r.ready = append(r.ready, Packet{Seq: r.next, Plain: r.store.at(r.next).plain})
-		r.next++
+		r.readyNext()
 	}
+}
+
+// readyNext makes the next packet ready, which is here.
+func (r *rx) readyNext() {
+	r.ready = append(r.ready, r.store.packet(r.next))
+	r.next++
 }
 
 // leap gives up what is missing before seq; message is the one that begins there.
@@ -189,7 +195,7 @@ func (r *rx) leap(seq, message uint64) {
 	}
 	for q := r.next; q < min(seq, r.store.next); q++ {
 		if r.store.has(q) {
-			r.ready = append(r.ready, Packet{Seq: q, Plain: r.store.at(q).plain})
+			r.ready = append(r.ready, r.store.packet(q))
 		}
 	}
 	if r.store.next < seq {
@@ -240,6 +246,7 @@ func (r *rx) deliver(now time.Time) {
 				r.since += size
 				r.undelivered -= size
 			}
+			r.ready[i].Release()
 		}
 		clear(r.ready)
 		r.ready = r.ready[:0]

@@ -50,6 +50,7 @@ type simNet struct {
 	alone         bool // nobody who joins is told of others
 	adapt         func(x *simNode, cfg *Config)
 	at            map[netip.AddrPort]*simNode
+	filled        map[*block]int                  // bytes of lent packets, since it was used anew
 	edges         *simEdges                       // nil: there is UDP only
 	signs         func(i int) bool                // which members sign; nil: none
 	takes         func(x *simNode, m Member) bool // whose streams a member takes; nil: all
@@ -63,6 +64,7 @@ type simCounts struct {
 	Relayed, Missed                              int
 	IslandRelayed, IslandRepairs, RelaysKilled   int
 	Parity, Rebuilt                              int
+	Reused                                       int // blocks of packets that are lent
 }
 
 func (c *simCounts) add(o simCounts) {
@@ -91,6 +93,7 @@ func (c *simCounts) add(o simCounts) {
 	c.RelaysKilled += o.RelaysKilled
 	c.Parity += o.Parity
 	c.Rebuilt += o.Rebuilt
+	c.Reused += o.Reused
 }
 
 type event struct {
@@ -150,6 +153,7 @@ type simNode struct {
 	lossless bool
 	gatherer *Gatherer
 	gatherAt time.Time
+	lent     []simLent
 }
 
 var simStart = time.Unix(1_000_000_000, 0)
@@ -161,7 +165,7 @@ func newSim(seed uint64) *simNet {
 		panic(err)
 	}
 	return &simNet{
-		rnd: rand.New(rand.NewPCG(seed, 7)), now: simStart, keys: k, deaf: map[[2]int]bool{}, at: map[netip.AddrPort]*simNode{}, cut: map[[2]int]bool{},
+		rnd: rand.New(rand.NewPCG(seed, 7)), now: simStart, keys: k, filled: map[*block]int{}, deaf: map[[2]int]bool{}, at: map[netip.AddrPort]*simNode{}, cut: map[[2]int]bool{},
 		delay: 200 * time.Microsecond, jitter: 100 * time.Microsecond, multicast: true,
 	}
 }

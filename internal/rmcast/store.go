@@ -10,11 +10,13 @@ type Packet struct {
 	Seq   uint64
 	Plain []byte
 	Gone  uint64 // without Plain: messages before this one that did not come are lost
+	in    *block // where Plain is lent; nil: it stays as it is
 }
 
 // slot is one packet kept.
 type slot struct {
 	plain    []byte
+	in       *block // holds it, if plain is lent
 	end      uint64 // bytes of the stream up to its end
 	at       int64  // when it was sent, in nanoseconds
 	repaired int64  // when it was last sent again
@@ -62,11 +64,19 @@ func (s *store) put(seq uint64, plain []byte) *slot {
 	return p
 }
 
+// packet returns a packet that is there, and holds it.
+func (s *store) packet(seq uint64) Packet {
+	p := s.at(seq)
+	p.in.hold()
+	return Packet{Seq: seq, Plain: p.plain, in: p.in}
+}
+
 // dropFirst forgets the oldest place.
 func (s *store) dropFirst() {
 	p := s.at(s.first)
 	if p.plain != nil {
 		s.bytes -= len(p.plain) + slotCost
+		p.in.release()
 	}
 	*p = slot{}
 	s.first++

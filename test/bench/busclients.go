@@ -72,7 +72,7 @@ func subscribeWeft(ctx context.Context, o busOptions, ready func(), got func([]b
 	if err != nil {
 		return err
 	}
-	s, err := b.Subscribe(busSubject, bus.WithSlow(bus.SlowBlock))
+	s, err := b.Subscribe(busSubject, bus.WithSlow(bus.SlowBlock), bus.WithLent())
 	if err != nil {
 		return err
 	}

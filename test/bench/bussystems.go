@@ -39,7 +39,7 @@ const (
 var busCatalogue = []busSystem{
 	{entry: entry{
 		name: busWeft, title: "weft bus", version: ownVersion,
-		how: "package bus: reliable, AES-GCM; blocks of 64 messages; nothing between the processes; multicast",
+		how: "package bus: reliable, AES-GCM; blocks of 64 messages, lent to the reader (WithLent); nothing between the processes; multicast",
 	}, client: "weft", multicast: true},
 	{entry: entry{
 		name: busDropped, title: "weft bus, multicast dropped", version: ownVersion,
