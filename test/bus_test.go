@@ -161,6 +161,13 @@ func TestBusIslands(t *testing.T) {
 		hosts = append(hosts, hostsOn(u, fmt.Sprintf("h%d", i), 3)...)
 	}
 	rig.MulticastProbe(t, hosts[0], hosts[3])
+	// Who is put off for a moment, by other work on the machine, just when it is to pass on, is not asked again for half a minute.
+	upToThrice(t, func(int) error { return busIslands(t, us, hosts) })
+}
+
+// busIslands has a bus on three subnets: what the publisher's packets cost, before and after the host that passes most of them on is killed.
+func busIslands(t *testing.T, us []*rig.Underlay, hosts []*rig.Host) error {
+	t.Helper()
 	const rate, seconds = 2000, 20
 	r := startBus(t, hosts, 1, 2, rate*seconds, rate, len(hosts)-2)
 	// crossing is how many bytes leave the publisher's host for other subnets, for each that it multicasts, and to which host there most go.
@@ -187,12 +194,14 @@ func TestBusIslands(t *testing.T) {
 	r.subs[relay-1].Kill9()
 	r.subs = slices.Delete(r.subs, relay-1, relay)
 	rig.Pause(t, 5*time.Second)
-	if ratio, _ = crossing(); ratio > 2.2 || ratio < 1.8 {
-		t.Errorf("%.2f bytes cross to two subnets for each that is multicast, after one that passed on was killed", ratio)
-	}
+	ratio, _ = crossing()
 	if ms := slices.Max(r.finish(time.Minute)); ms >= 1000 {
 		t.Errorf("a subscriber was without messages for %d ms", ms)
 	}
+	if ratio > 2.2 || ratio < 1.8 {
+		return fmt.Errorf("%.2f bytes cross to two subnets for each that is multicast, after one that passed on was killed", ratio)
+	}
+	return nil
 }
 
 // TestBusMulticastEnds: in mid-stream the underlay ceases to carry multicast to one host, and then to all: nobody loses a message or
