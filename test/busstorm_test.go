@@ -126,14 +126,8 @@ func (c *busCrowd) burst(subject string, messages, rate int, options ...string) 
 	return b
 }
 
-// holds measures up to three times, until what is asked holds: other work on the machine makes packets late, which then count as lost, and only ever
-// adds to what repairs cost.
-func (c *busCrowd) holds(measure func(try int) error) {
-	c.t.Helper()
-	upToThrice(c.t, measure)
-}
-
-// upToThrice measures up to three times, until what is asked holds; for what other work on the machine can only make worse.
+// upToThrice measures up to three times, until what is asked holds; for what other work on the machine can only make worse: it makes packets late, which
+// then count as lost, and only ever adds to what repairs cost.
 func upToThrice(t *testing.T, measure func(try int) error) {
 	t.Helper()
 	const tries = 3
@@ -182,7 +176,7 @@ func TestBusStorm(t *testing.T) {
 	const receivers, loss = 50, 1 - 0.9*0.95
 	messages := times(30_000, 1_000_000)
 	c := crowd(t, receivers, messages)
-	c.holds(func(try int) error {
+	upToThrice(t, func(try int) error {
 		heal := c.u.LoseFrom(c.hosts[0], 10)
 		b := c.burst(fmt.Sprint("load.common", try), messages, 0)
 		lost := float64(c.u.LostFrom())
@@ -198,7 +192,7 @@ func TestBusStorm(t *testing.T) {
 	c.u.Dup(5)
 	c.u.Corrupt(5)
 	theory := untilAll(receivers, loss)
-	c.holds(func(try int) error {
+	upToThrice(t, func(try int) error {
 		b := c.burst(fmt.Sprint("load.again", try), messages, 0, "again")
 		lost := (b.packets + b.repairs) * receivers * loss
 		t.Logf("by sending again: %.0f %% of the data, theory %.0f %%; %.2f NACK datagrams for each packet lost", 100*b.repairBytes/b.bytes, 100*theory, b.asked/lost)
@@ -210,7 +204,7 @@ func TestBusStorm(t *testing.T) {
 		}
 		return nil
 	})
-	c.holds(func(try int) error {
+	upToThrice(t, func(try int) error {
 		b := c.burst(fmt.Sprint("load.parity", try), messages, 0)
 		t.Logf("by parity packets: %.0f %% of the data, %.0f of %.0f repairs", 100*b.repairBytes/b.bytes, b.parity, b.repairs)
 		if b.repairBytes+b.late*b.bytes/b.packets > 0.6*b.bytes {
