@@ -502,3 +502,30 @@ func TestFanout(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLongBehindFull: a long message whose packets cost more than the part of the window that is free for it drives nothing out that a receiver is
+// waited for to confirm.
+func TestLongBehindFull(t *testing.T) {
+	s, p := quiet(t, 2, SenderConfig{Window: 256 << 10})
+	s.drop = func(_, to *simNode, _ bool, _ []byte) bool { return to == s.nodes[1] }
+	tx := p.tx
+	tx.limit, tx.congestion = 200, 1<<20
+	tx.pace()
+	first, send := tx.store.next, func(size int) {
+		if _, _, err := tx.Send("", nil, make([]byte, size)); err != nil {
+			t.Fatalf("at %d of %d bytes: %v", tx.total, tx.edge, err)
+		}
+	}
+	for tx.total+2000 < tx.edge {
+		send(64)
+	}
+	tx.Flush(s.now)
+	send(60_000)
+	tx.Flush(s.now)
+	if tx.store.bytes <= tx.cfg.Window {
+		t.Fatalf("%d bytes for a window of %d", tx.store.bytes, tx.cfg.Window)
+	}
+	if tx.store.first > first {
+		t.Errorf("packets %d to %d are gone, and nobody has confirmed them", first, tx.store.first-1)
+	}
+}

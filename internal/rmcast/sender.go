@@ -3,6 +3,7 @@ package rmcast
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -403,7 +404,11 @@ func (s *Sender) close(full bool) {
 		s.confirmAt = s.total + s.confirmEvery
 	}
 	seq := s.store.next
-	for s.store.first < s.sent && (s.store.bytes+len(s.cur) > s.cfg.Window || s.store.next-s.store.first >= maxSlots) {
+	confirmed := s.sent
+	if s.edge != math.MaxUint64 { // somebody is waited for: the packets of a long message may cost more than its bytes, and than what is free for it
+		confirmed = min(confirmed, s.minAcked)
+	}
+	for s.store.first < confirmed && s.store.bytes+len(s.cur) > s.cfg.Window || s.store.first < s.sent && s.store.next-s.store.first >= maxSlots {
 		s.store.dropFirst()
 	}
 	s.store.put(seq, s.cur).end = s.total
