@@ -218,8 +218,10 @@ func programOrder(t *testing.T, c []*nats.Conn) {
 		}
 		subs = append(subs, s)
 	}
+	next := n
 	rig.Eventually(t, 5*time.Second, func() error { // all daemons say that they want it
-		if got := ask(t, c[0], "p1", fmt.Sprintf("publish order.p1 order.p1 %d 1", n+1)); got != "" {
+		next++ // p2 follows all the time
+		if got := ask(t, c[0], "p1", fmt.Sprintf("publish order.p1 order.p1 %d 1", next)); got != "" {
 			t.Fatal(got)
 		}
 		for i, s := range subs {

@@ -1,10 +1,12 @@
 package rig
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -147,12 +149,27 @@ func (h *Host) awaitSocket(p *Process, d time.Duration) error {
 		if !p.Running() {
 			return fmt.Errorf("%w: %s ended with code %d\n%s", ErrHopeless, p, p.wait(), p.tail(10))
 		}
-		c, err := net.Dial("unix", filepath.Join(h.run, "weft.sock"))
-		if err != nil {
+		if err := h.healthy(); err != nil {
 			return fmt.Errorf("%s: %w\n%s", p, err, p.tail(10))
 		}
-		return c.Close()
+		return nil
 	})
+}
+
+// healthy asks this host's daemon whether it is there. A connection says little: one that was killed while it began a process of
+// its own (iptables) listens until that one has begun, and answers nothing.
+func (h *Host) healthy() error {
+	c := http.Client{Timeout: time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(h.run, "weft.sock"))
+		},
+	}}
+	r, err := c.Get("http://weft/healthz")
+	if err != nil {
+		return err
+	}
+	return r.Body.Close()
 }
 
 // Daemon is the process of the last Up.
