@@ -147,6 +147,47 @@ func TestEdgeAndUDP(t *testing.T) {
 	converged(t, s)
 }
 
+// TestHeardByMulticastOnly: a publisher dies, and of two that got its stream one lacks the end; only multicast passes between them, so neither takes
+// the other for dead. The path by which they tell each other, and repair, is tried then, and another found: nothing is lost.
+func TestHeardByMulticastOnly(t *testing.T) {
+	for _, sign := range []bool{true, false} {
+		for _, lacks := range []string{"the end", "a part"} {
+			s := newSimWithEdges(9)
+			if sign {
+				s.signs = all
+			}
+			s.join()
+			s.join(Interest{ID: 1, Pattern: "x"})
+			s.join(Interest{ID: 1, Pattern: "x"})
+			a, b, c := s.nodes[0], s.nodes[1], s.nodes[2]
+			p := a.publish("x", SenderConfig{})
+			s.run(s.now.Add(3 * time.Second))
+			stream(s, p, time.Second)
+			s.edges.block(b, c, true)
+			cut := [2]int{a.index, b.index}
+			s.cut[cut] = true
+			p.send(20)
+			if lacks == "a part" {
+				s.run(s.now.Add(10 * time.Millisecond))
+				delete(s.cut, cut)
+				p.send(1)
+			}
+			s.run(s.now.Add(10 * time.Millisecond))
+			a.kill()
+			delete(s.cut, cut)
+			s.run(s.now.Add(30 * time.Second))
+			for _, x := range []*simNode{b, c} {
+				if next := x.heard[streamKey{a.id, p.tx.ID()}].next; next != p.sent+1 || s.count.Lost > 0 {
+					t.Errorf("signed %v, %s: %d has %d of %d messages, %+v", sign, lacks, x.index, next-1, p.sent, s.count)
+				}
+			}
+			if path, _ := c.pathTo(b); path != ByTCP {
+				t.Errorf("signed %v, %s: the path is %v", sign, lacks, path)
+			}
+		}
+	}
+}
+
 // TestFlapping: UDP that comes and goes is left for longer each time.
 func TestFlapping(t *testing.T) {
 	s, p := edged(t, 3, SenderConfig{}, nil)

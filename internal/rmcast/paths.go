@@ -33,6 +33,8 @@ const (
 	deadRest    = 2 * time.Second
 	// saidFor is how long its word counts that it does not hear us.
 	saidFor = 2 * time.Second
+	// neededFor is how long a path is urgent by which a member was told of the streams of another.
+	neededFor = time.Second
 	// probeFirst is when UDP is probed after it was given up, and the pause while answers come; it doubles to probeLast while none do.
 	probeFirst = 500 * time.Millisecond
 	probeLast  = 10 * time.Second
@@ -54,6 +56,7 @@ type paths struct {
 	askedAt  time.Time
 	gone     bool      // it does not answer: another is sought
 	saidAt   time.Time // it said that it does not hear us
+	neededAt time.Time // it was told of the streams of another, who is gone
 	why      string    // why there is no edge
 
 	dialAt, dialling time.Time
@@ -338,7 +341,16 @@ func (n *Node) watchPath(now time.Time, m *member) {
 
 // urgent reports whether something of a member is due.
 func (n *Node) urgent(now time.Time, m *member) bool {
-	return m.last.Sub(m.busyAt) < busyFor && now.Sub(m.last) >= quietUrgent || n.owes(now, m) || n.lacks(m)
+	return m.last.Sub(m.busyAt) < busyFor && now.Sub(m.last) >= quietUrgent || now.Sub(m.neededAt) < neededFor || n.owes(now, m) || n.lacks(m)
+}
+
+// need has the path to a member tried that is told of the streams of another, who is gone: it does not answer to that, and what comes of it by
+// multicast keeps it alive where nothing else passes.
+func (n *Node) need(now time.Time, m *member) {
+	if n.edges != nil {
+		m.neededAt = now
+		n.wake(now)
+	}
 }
 
 // quietTooLong reports whether a path has been silent for longer than it should.

@@ -270,15 +270,6 @@ func (r *rx) showTo(m *member) {
 	n.say(m, pass)
 }
 
-// showAll tells others where a stream of a member that is gone has got to here.
-func (n *Node) showAll(r *rx) {
-	for _, o := range n.members {
-		if o != r.m && o.State != Unreachable && o.wants(r.st.Subject) {
-			r.showTo(o)
-		}
-	}
-}
-
 // show is pointOut of a stream whose publisher signs.
 func (r *rx) show(now time.Time) {
 	if r.relay.inIsland(now) {

@@ -184,15 +184,7 @@ func (n *Node) orphans(now time.Time, m *member) {
 		if r.tails > 0 && !now.Before(r.tailAt) {
 			r.tails--
 			r.tailAt = now.Add(tailEvery * time.Duration(tailTimes-r.tails))
-			if message := r.held(); m.signs != nil {
-				n.showAll(r)
-			} else if message > 0 {
-				for _, o := range n.members {
-					if o != m && o.State != Unreachable && o.wants(r.st.Subject) {
-						n.say(o, func(b []byte) []byte { return appendTail(b, m.ID, r.st.ID, r.delivered, message) })
-					}
-				}
-			}
+			n.tellHeld(now, r)
 		}
 		if r.tails > 0 {
 			n.wake(r.tailAt)
@@ -208,6 +200,24 @@ func (n *Node) orphans(now time.Time, m *member) {
 	}
 	if now.Sub(m.orphan) < orphanAfter {
 		n.wake(m.orphan.Add(orphanAfter))
+	}
+}
+
+// tellHeld tells the others where a stream of a member that is gone has got to here.
+func (n *Node) tellHeld(now time.Time, r *rx) {
+	message := r.held()
+	for _, o := range n.members {
+		switch {
+		case o == r.m || o.State == Unreachable || !o.wants(r.st.Subject):
+			continue
+		case r.m.signs != nil:
+			r.showTo(o)
+		case message > 0:
+			n.say(o, func(b []byte) []byte { return appendTail(b, r.m.ID, r.st.ID, r.delivered, message) })
+		default:
+			continue
+		}
+		n.need(now, o)
 	}
 }
 
