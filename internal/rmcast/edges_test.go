@@ -188,6 +188,28 @@ func TestHeardByMulticastOnly(t *testing.T) {
 	}
 }
 
+// TestOneWayFromStart: multicast passes, and UDP in one direction only, before two have met. What comes says that one is there, but it never
+// hears that we are: whoever can dial does.
+func TestOneWayFromStart(t *testing.T) {
+	for _, blocked := range [][2]int{{0, 1}, {1, 0}} {
+		for _, shut := range []int{-1, 0, 1} {
+			s := newSimWithEdges(3)
+			s.edges.udp[blocked] = true
+			s.edges.shut[shut] = true
+			s.join(Interest{ID: 1, Pattern: "x"})
+			s.join(Interest{ID: 1, Pattern: "x"})
+			p, q := s.nodes[0].publish("x", SenderConfig{}), s.nodes[1].publish("x", SenderConfig{})
+			s.run(s.now.Add(10 * time.Second))
+			if len(p.tx.Receivers()) != 1 || len(q.tx.Receivers()) != 1 {
+				t.Errorf("no UDP from %d to %d, %d cannot be dialled: %d and %d receivers, %+v", blocked[0], blocked[1], shut, len(p.tx.Receivers()), len(q.tx.Receivers()), s.edges.counts)
+			}
+			stream(s, p, time.Second)
+			stream(s, q, time.Second)
+			converged(t, s)
+		}
+	}
+}
+
 // TestFlapping: UDP that comes and goes is left for longer each time.
 func TestFlapping(t *testing.T) {
 	s, p := edged(t, 3, SenderConfig{}, nil)

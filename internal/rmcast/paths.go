@@ -79,8 +79,10 @@ type paths struct {
 	probePause time.Duration
 }
 
-// searches reports whether another path than that in use is sought.
-func (m *member) searches(now time.Time) bool { return m.gone || now.Sub(m.saidAt) < saidFor }
+// searches reports whether another path than that in use is sought: it does not answer, says that it does not hear us, or does not come to know us.
+func (m *member) searches(now time.Time) bool {
+	return m.gone || now.Sub(m.saidAt) < saidFor || !m.believed && m.hellos > dialAfter
+}
 
 // noUDP reports whether a member is to be told that we do not hear it by UDP.
 func (m *member) noUDP(now time.Time) bool {
