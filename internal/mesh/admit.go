@@ -188,6 +188,10 @@ func (m *Mesh) tickNewRun(now time.Time, h *host) {
 func (m *Mesh) adopt(now time.Time, h *host, from link.Addr, r *handshake.Result) {
 	at := m.attempts[r.Local]
 	delete(m.attempts, r.Local)
+	if h.barred { // since the handshake began
+		m.machine.Release(r.Local)
+		return
+	}
 	s, err := newSession(h, r)
 	if err != nil {
 		m.log.Error("session not made", "host", h.name(), "err", err)

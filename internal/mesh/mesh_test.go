@@ -14,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weft-net/weft/internal/handshake"
 	"github.com/weft-net/weft/internal/ident"
+	"github.com/weft-net/weft/internal/link"
+	"github.com/weft-net/weft/internal/seal"
 	"github.com/weft-net/weft/internal/state"
 	"github.com/weft-net/weft/internal/udp"
 	"github.com/weft-net/weft/internal/wire"
@@ -392,6 +395,35 @@ func TestRemoverRemoved(t *testing.T) {
 		t.Errorf("after a restart d is allowed: %v, a: %v, b: %v", c2.Allowed(d.self), c2.Allowed(a.self), c2.Allowed(b.self))
 	}
 	eventually(t, 5*time.Second, "b and c linked", func() bool { return c2.linkedTo("b") })
+}
+
+// TestRemovedMeanwhile: a handshake that is done when the host has just been removed, or the new run of a host that is, lets nobody in.
+func TestRemovedMeanwhile(t *testing.T) {
+	_, b, c, _ := trio(t)
+	card, err := ident.ParseCard(c.keys.Card().Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, boot := range []uint64{0, 77} {
+		if err := b.do(func() {
+			now, h := time.Now(), b.hosts[c.self]
+			done := &handshake.Result{ID: c.self, Peer: handshake.Info{Card: card, Name: "c", Boot: boot}, Suite: seal.SuiteAES, Local: uint32(1000 + boot), Remote: 5}
+			if boot != 0 {
+				h.barred, h.known, h.boot, h.up = false, true, boot+1, true
+				b.established(now, link.Addr{}, done)
+			}
+			b.bar(now, c.self, "c", b.self)
+			if boot == 0 {
+				b.established(now, link.Addr{}, done)
+			}
+			b.tickNewRun(now.Add(cloneWait), h)
+			if h.known || !h.barred || (*b.sessions.Load())[done.Local] != nil {
+				t.Errorf("boot %d: known %v, removed %v, sessions %v", boot, h.known, h.barred, *b.sessions.Load())
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestHostThatLeft: who quit is listed as left until a host of its name is there again.
