@@ -33,7 +33,7 @@ type rx struct {
 	next            uint64 // all packets before are in ready or delivered
 	delivered       uint64 // all packets before were taken by the sink
 	high            uint64 // all packets before are known to have been sent
-	leapt, leaptMsg uint64 // where the last leap ended, and the message that begins there
+	leapt, leaptMsg uint64 // where the stream began here, or the last leap ended, and the message that begins there
 	highMsg         uint64 // the message that begins at high, 0 if a packet before it is here to tell
 	gaps            []gap  // what is missing in [next, high), in order
 	ready           []Packet
@@ -87,6 +87,7 @@ func newRx(n *Node, m *member, a announce) *rx {
 	st := &Stream{Publisher: m.ID, Name: m.Name, ID: a.stream, Subject: a.subject, Class: a.class, From: a.fromMessage, Next: a.nextMessage}
 	r := &rx{n: n, m: m, st: st, key: m.bus.Stream(m.suite, uint64(m.ID), a.stream)}
 	r.next, r.delivered, r.high, r.told = a.from, a.from, a.from, a.from
+	r.leapt, r.leaptMsg = a.from, a.fromMessage
 	r.store.first, r.store.next = a.from, a.from
 	return r
 }

@@ -188,6 +188,7 @@ func (n *Node) announced(now time.Time, m *member, a announce) {
 			n.cfg.Sink.Begin(r.st)
 		}
 		r.answer = true
+		r.keepWord(a.next)
 	}
 	r.sawReceivers(a.receivers, a.within)
 	r.tail(now, a.next, a.nextMessage)
