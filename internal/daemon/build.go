@@ -8,6 +8,7 @@ import (
 
 	"github.com/weft-net/weft/internal/apiserver"
 	"github.com/weft-net/weft/internal/docker"
+	"github.com/weft-net/weft/internal/ethersock"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/mesh"
 	"github.com/weft-net/weft/internal/snapshot"
@@ -149,6 +150,9 @@ func (s *System) build(keys ident.Keys) (err error) {
 	s.ipam.Hold(s.leases.why)
 	s.names = s.newNames()
 	if s.cast, err = s.newCast(keys.ID()); err != nil {
+		return err
+	}
+	if s.frames, err = ethersock.NewSender(); err != nil {
 		return err
 	}
 	s.endpoint = s.newEndpoint()

@@ -17,6 +17,7 @@ import (
 	"github.com/weft-net/weft/internal/config"
 	"github.com/weft-net/weft/internal/containers"
 	"github.com/weft-net/weft/internal/docker"
+	"github.com/weft-net/weft/internal/ethersock"
 	"github.com/weft-net/weft/internal/handover"
 	"github.com/weft-net/weft/internal/ident"
 	"github.com/weft-net/weft/internal/ipam"
@@ -62,6 +63,7 @@ type System struct {
 	mesh     *mesh.Mesh
 	cast     *cast.Engine
 	vnet     *vnet.VNet
+	frames   *ethersock.Sender // announcements to programs here
 	ipam     *ipam.Service
 	guard    *guardian
 	underlay *underlay

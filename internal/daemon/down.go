@@ -89,6 +89,9 @@ func (s *System) stop() {
 		_ = s.vnet.Down()
 	}
 	s.done.Wait()
+	if s.frames != nil {
+		_ = s.frames.Close()
+	}
 	_ = s.finder.close()
 }
 

@@ -155,9 +155,11 @@ func (s *System) rebuildPlain(n *network, v view) {
 			remotes = append(remotes, vnet.Remote{MAC: nl.MAC(a.MAC), IPs: a.IPs, VTEP: r.vteps[a.Host]})
 		}
 	}
-	if err := s.vnet.SetRemotes(n.vni, remotes); err != nil {
+	fresh, err := s.vnet.SetRemotes(n.vni, remotes)
+	if err != nil {
 		s.log.Error("remote attachments not all set", "network", n.name, "err", err)
 	}
+	s.announce(n, fresh)
 	if err := s.vnet.SetWanted(n.vni, wantedAt(v.members, self, r.vteps)); err != nil {
 		s.log.Error("wanted groups not all set", "network", n.name, "err", err)
 	}

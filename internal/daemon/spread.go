@@ -340,9 +340,11 @@ func (s *System) rebuildSealed(n *network, v view) error {
 			remotes = append(remotes, vnet.Remote{MAC: nl.MAC(r.MAC), IPs: r.IPs})
 		}
 	}
-	if err := s.vnet.SetRemotes(n.vni, remotes); err != nil {
+	fresh, err := s.vnet.SetRemotes(n.vni, remotes)
+	if err != nil {
 		s.log.Error("remote attachments not all set", "network", n.name, "err", err)
 	}
+	s.announce(n, fresh)
 	if err := s.vnet.SetWanted(n.vni, wanted(v.members, self)); err != nil {
 		s.log.Error("wanted groups not all set", "network", n.name, "err", err)
 	}

@@ -129,4 +129,25 @@ func TestKernel(t *testing.T) {
 	if err := ns.Do(func() error { _, err := ethersock.Open(99999, etherType); return err }); err == nil {
 		t.Error("a socket on an interface that is not there")
 	}
+
+	var sender *ethersock.Sender
+	if err := ns.Do(func() (err error) { sender, err = ethersock.NewSender(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	sent, buf := frame(etherType+1, 4, "by any interface"), make([]byte, 200)
+	if err := sender.Send(index["near"], sent); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := stranger.Receive(buf); err != nil || !bytes.Equal(buf[:n], sent) {
+		t.Errorf("got %q, %v", buf[:n], err)
+	}
+	if sender.Send(99999, sent) == nil || sender.Send(index["near"], sent[:13]) == nil {
+		t.Error("sent by an interface that is not there, or without a type")
+	}
+	if err := sender.Close(); err != nil {
+		t.Error(err)
+	}
+	if sender.Send(index["near"], sent) == nil {
+		t.Error("sent after close")
+	}
 }

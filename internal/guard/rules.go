@@ -46,6 +46,7 @@ const (
 	dropGroup        = "group_denied"   // by the network's policy
 	dropUplinkIGMP   = "uplink_igmp"    // kept off the uplink, or come by it
 	dropUplinkMLD    = "uplink_mld"     //
+	dropResolve      = "uplink_resolve" // asks a plain network's other hosts for an address that none of them is known to have
 	dropVXLAN        = "vxlan_unready"  // by a plain network's device before it is an uplink in these rules
 	dropControl      = "control_port"   // weft's own port, from an attachment
 	dropHost         = "host_input"     // the host, from an attachment
@@ -57,7 +58,7 @@ const (
 var bridgeDrops = []string{
 	dropMAC, dropEtherType, dropSTP, dropARP, dropIP4Source, dropIP4Malformed, dropIGMPQuery, dropIGMPOther, dropIGMPFragment,
 	dropPIM, dropDHCP4, dropIP6Source, dropIP6Malformed, dropRA, dropRedirect, dropND, dropMLDQuery, dropICMP6, dropICMP6Frag,
-	dropDHCP6, dropStorm, dropGroupRate, dropGroup, dropUplinkIGMP, dropUplinkMLD, dropVXLAN,
+	dropDHCP6, dropStorm, dropGroupRate, dropGroup, dropUplinkIGMP, dropUplinkMLD, dropResolve, dropVXLAN,
 }
 
 var hostDrops = []string{dropControl, dropHost, dropHostGroups, dropForward}
@@ -85,6 +86,12 @@ func bridgeTable(d Desired) Table {
 	toUplink := []Rule{
 		deny(dropUplinkIGMP, is(l4Proto, []byte{protoIGMP}), in("uplinks", oifName)),
 		deny(dropUplinkMLD, is(l4Proto, []byte{protoICMP6}), oneOf(icmpType, mldQuery, mldReport, mldDone, mldReport2), in("uplinks", oifName)),
+	}
+	// What is known the bridge has answered by now. Were it asked elsewhere, the answer would come before the kernel here knows where the
+	// address is, and what is then sent there would be lost.
+	resolve := []Rule{
+		deny(dropResolve, is(etherType, u16(typeARP)), is(etherDst, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}), is(arpOp, u16(1)), prefixed(oifName, VXLANPrefix)),
+		deny(dropResolve, is(l4Proto, []byte{protoICMP6}), is(icmpType, []byte{ndNS}), masked(etherDst, []byte{0xff, 0xff, 0xff, 0, 0, 0}, []byte{0x33, 0x33, 0xff, 0, 0, 0}), prefixed(oifName, VXLANPrefix)),
 	}
 	return Table{
 		Family: "bridge", Name: "weft", Counters: bridgeDrops,
@@ -124,7 +131,7 @@ func bridgeTable(d Desired) Table {
 				// It outlives the daemon; the next one may have another opinion of it, or lack the means to guard it.
 				deny(dropVXLAN, prefixed(iifName, VXLANPrefix)),
 			}},
-			{Name: "fw", Hook: "forward", Rules: toUplink},
+			{Name: "fw", Hook: "forward", Rules: slices.Concat(toUplink, resolve)},
 			{Name: "ou", Hook: "output", Rules: toUplink},
 		}),
 	}

@@ -125,8 +125,11 @@ func TestStateAsText(t *testing.T) {
 	if _, err := v.Attach(t.Context(), fakeSpec("/box")); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.SetRemotes(spec.VNI, []vnet.Remote{{MAC: mac(50), IPs: []netip.Addr{ip4(50)}}, {MAC: mac(1), IPs: []netip.Addr{ip4(1)}}}); err != nil {
-		t.Fatal(err)
+	remotes := []vnet.Remote{{MAC: mac(50), IPs: []netip.Addr{ip4(50)}}, {MAC: mac(1), IPs: []netip.Addr{ip4(1)}}}
+	for _, want := range []int{2, 0} { // an address and that of the link; not those of the attachment here
+		if fresh, err := v.SetRemotes(spec.VNI, remotes); err != nil || len(fresh) != want || want > 0 && fresh[0].MAC != mac(50) {
+			t.Fatalf("new to the bridge: %+v, %v", fresh, err)
+		}
 	}
 	if err := v.SetWanted(spec.VNI, []vnet.Group{
 		{Addr: netip.MustParseAddr("232.1.1.1"), Sources: []netip.Addr{ip4(3)}},
@@ -151,7 +154,7 @@ net:[2] link weft0 veth up 10.32.0.1/20 groups`
 		t.Errorf("state:\n%s\nwant:\n%s", got, want)
 	}
 	// Withdrawn again: only what is local stays.
-	if err := v.SetRemotes(spec.VNI, nil); err != nil {
+	if _, err := v.SetRemotes(spec.VNI, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.SetWanted(spec.VNI, nil); err != nil {

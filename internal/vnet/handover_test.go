@@ -25,7 +25,7 @@ func TestHandedOverNetworkStays(t *testing.T) {
 	}
 	remotes := []vnet.Remote{{MAC: mac(50), IPs: []netip.Addr{ip4(50)}}, {MAC: mac(51), IPs: []netip.Addr{ip4(51)}}}
 	groups := []vnet.Group{{Addr: netip.MustParseAddr("239.1.1.1")}, {Addr: netip.MustParseAddr("239.1.1.2")}}
-	if err := old.SetRemotes(spec.VNI, remotes); err != nil {
+	if _, err := old.SetRemotes(spec.VNI, remotes); err != nil {
 		t.Fatal(err)
 	}
 	if err := old.SetWanted(spec.VNI, groups); err != nil {
@@ -53,7 +53,7 @@ func TestHandedOverNetworkStays(t *testing.T) {
 	if got := f.net.String(); got != want {
 		t.Fatalf("after Ensure:\n%s\nwant:\n%s", got, want)
 	}
-	if err := next.SetRemotes(spec.VNI, remotes[:1]); err != nil {
+	if _, err := next.SetRemotes(spec.VNI, remotes[:1]); err != nil {
 		t.Fatal(err)
 	}
 	if err := next.SetWanted(spec.VNI, groups[:1]); err != nil {

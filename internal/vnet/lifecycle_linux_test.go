@@ -236,7 +236,7 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := w.v.SetRemotes(spec.VNI, []vnet.Remote{{MAC: mac(50), IPs: []netip.Addr{ip4(50)}}}); err != nil {
+	if _, err := w.v.SetRemotes(spec.VNI, []vnet.Remote{{MAC: mac(50), IPs: []netip.Addr{ip4(50)}}}); err != nil {
 		t.Fatal(err)
 	}
 	sb := socket(t, b, "udp4", "0.0.0.0:4711")
@@ -276,7 +276,7 @@ func TestRestart(t *testing.T) {
 	w.wantLinks("wbridge", "wb0abcde", "wu0abcde", vnet.PortName("weft", "a"), vnet.PortName("weft", "b"), vnet.PortName("weft", "run"))
 	w.awaitMembers(time.Second, "b 239.1.2.3 any")
 	// Remotes of the last run are answered for until the new run says otherwise.
-	if err := w.v.SetRemotes(spec.VNI, nil); err != nil {
+	if _, err := w.v.SetRemotes(spec.VNI, nil); err != nil {
 		t.Fatal(err)
 	}
 	if out := inside(t, w.host, "ip", "neigh", "show", "nud", "permanent", "dev", "wb0abcde"); strings.Contains(out, "10.32.0.50") {

@@ -201,13 +201,14 @@ func (v *VNet) Remove(vni uint32) error {
 
 // SetRemotes says which attachments other hosts have in a network: where frames for their
 // MACs go, and what the bridge answers to ARP and ND. Only differences are written. Of two
-// remotes with one address the last stays.
-func (v *VNet) SetRemotes(vni uint32, remotes []Remote) error {
+// remotes with one address the last stays. fresh are the addresses that are with another MAC than
+// before, or with the first: programs here may have asked for them in vain.
+func (v *VNet) SetRemotes(vni uint32, remotes []Remote) (fresh []nl.Neighbour, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	n := v.networks[vni]
 	if n == nil || v.closed {
-		return fmt.Errorf("VNI %d: %w", vni, ErrNoNetwork)
+		return nil, fmt.Errorf("VNI %d: %w", vni, ErrNoNetwork)
 	}
 	if len(remotes) > MaxRemotes {
 		v.counts.remotes.Add(uint64(len(remotes) - MaxRemotes))
@@ -252,12 +253,15 @@ func (v *VNet) SetRemotes(vni uint32, remotes []Remote) error {
 		}
 	}
 	for ip, mac := range addrs {
-		if n.neighs[ip] != mac && errs.add(v.nl.SetNeighbour(n.bridge, nl.Neighbour{IP: ip, MAC: mac})) {
+		if now := (nl.Neighbour{IP: ip, MAC: mac}); n.neighs[ip] != mac && errs.add(v.nl.SetNeighbour(n.bridge, now)) {
 			n.neighs[ip] = mac
+			if macs[mac] {
+				fresh = append(fresh, now)
+			}
 		}
 	}
 	v.counts.remotes.Add(uint64(errs.n))
-	return errs.err(n.spec.Name)
+	return fresh, errs.err(n.spec.Name)
 }
 
 // keep has an attachment of this host stay where it is.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weft-net/weft/internal/netns"
+	"github.com/weft-net/weft/internal/nl"
 	"github.com/weft-net/weft/internal/vnet"
 )
 
@@ -105,8 +106,9 @@ func TestPlainKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	check(a.v.SetRemotes(spec.VNI, []vnet.Remote{remote(2, vtep2), remote(3, vtep3)}))
-	check(b.v.SetRemotes(spec.VNI, []vnet.Remote{remote(1, vtep1)}))
+	set := func(_ []nl.Neighbour, err error) { t.Helper(); check(err) }
+	set(a.v.SetRemotes(spec.VNI, []vnet.Remote{remote(2, vtep2), remote(3, vtep3)}))
+	set(b.v.SetRemotes(spec.VNI, []vnet.Remote{remote(1, vtep1)}))
 	wanted := []vnet.Group{
 		{Addr: netip.MustParseAddr("239.1.2.3"), At: []vnet.At{{VTEP: vtep2}}},
 		{Addr: netip.MustParseAddr("232.1.1.1"), At: []vnet.At{{VTEP: vtep2}, {VTEP: vtep3, Sources: []netip.Addr{ip4(1)}}}},
@@ -188,7 +190,7 @@ func TestPlainKernel(t *testing.T) {
 	if now := device(); now != was {
 		t.Errorf("device and entries:\n%s\nwere:\n%s", now, was)
 	}
-	check(a.v.SetRemotes(spec.VNI, nil))
+	set(a.v.SetRemotes(spec.VNI, nil))
 	check(a.v.SetWanted(spec.VNI, nil))
 	if now := device(); strings.Contains(now, "dst") {
 		t.Errorf("entries after withdrawal:\n%s", now)

@@ -29,7 +29,7 @@ func TestPlainStateAsText(t *testing.T) {
 	}
 	set := func(v *vnet.VNet) {
 		t.Helper()
-		if err := v.SetRemotes(spec.VNI, []vnet.Remote{
+		if _, err := v.SetRemotes(spec.VNI, []vnet.Remote{
 			{MAC: mac(50), IPs: []netip.Addr{ip4(50)}, VTEP: vtep2},
 			{MAC: mac(51), IPs: []netip.Addr{ip4(51)}, VTEP: vtep3},
 			{MAC: mac(52), IPs: []netip.Addr{ip4(52)}}, // on a host that VXLAN does not reach
@@ -107,7 +107,7 @@ tunnel wx0abcde 02:00:00:00:00:33 to 192.0.2.3`
 	if got := f.net.String(); got != want {
 		t.Errorf("moved and set again:\n%s\nwant:\n%s", got, want)
 	}
-	if err := v.SetRemotes(spec.VNI, nil); err != nil {
+	if _, err := v.SetRemotes(spec.VNI, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.SetWanted(spec.VNI, nil); err != nil {

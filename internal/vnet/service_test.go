@@ -25,7 +25,7 @@ func TestService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := v.SetRemotes(spec.VNI, []vnet.Remote{{MAC: mac(99), IPs: []netip.Addr{ip4(99)}}}); err != nil {
+	if _, err := v.SetRemotes(spec.VNI, []vnet.Remote{{MAC: mac(99), IPs: []netip.Addr{ip4(99)}}}); err != nil {
 		t.Fatal(err)
 	}
 	want := `fdb PORT 02:00:00:00:00:63
@@ -40,7 +40,7 @@ net:[2] link weft0 veth up 10.32.0.99/20`
 	if got != want || ns.ID().Ino != 2 || !v.Serves(spec.VNI) || len(v.Attachments()) != 0 || len(f.guard) != guarded+1 {
 		t.Errorf("state:\n%s\nwant:\n%s\nguard %v", got, want, f.guard)
 	}
-	if err := v.SetRemotes(spec.VNI, nil); err != nil {
+	if _, err := v.SetRemotes(spec.VNI, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := f.net.String(); !strings.Contains(got, "neigh wb0abcde 10.32.0.99 ") {

@@ -211,7 +211,7 @@ func TestControlFramesAtUplink(t *testing.T) {
 func TestARPAndNDAnswered(t *testing.T) {
 	w := newWorld(t)
 	a := w.attach("a", 1)
-	if err := w.v.SetRemotes(spec.VNI, []vnet.Remote{{MAC: mac(50), IPs: []netip.Addr{ip4(50), ip6(50)}}}); err != nil {
+	if _, err := w.v.SetRemotes(spec.VNI, []vnet.Remote{{MAC: mac(50), IPs: []netip.Addr{ip4(50), ip6(50)}}}); err != nil {
 		t.Fatal(err)
 	}
 	c4, c6 := socket(t, a, "udp4", "0.0.0.0:0"), socket(t, a, "udp6", "[::]:0")
@@ -242,7 +242,7 @@ func TestARPAndNDAnswered(t *testing.T) {
 		t.Errorf("%d ARP frames for a local attachment at the uplink", n)
 	}
 	// A remote that has gone is no longer answered for.
-	if err := w.v.SetRemotes(spec.VNI, nil); err != nil {
+	if _, err := w.v.SetRemotes(spec.VNI, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := inside(t, w.host, "ip", "neigh", "show", "nud", "permanent", "dev", vnet.BridgeName(spec.VNI)); strings.Contains(got, "10.32.0.50") || !strings.Contains(got, "10.32.0.2 ") {
