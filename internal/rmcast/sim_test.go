@@ -262,14 +262,19 @@ func (x *simNode) armGatherer() {
 	}
 }
 
-// act runs something in the process, now or when it goes on.
+// act runs something in the process, now or when it goes on, if its socket holds that much.
 func (x *simNode) act(f func()) {
+	if !x.paused || len(x.queue) < 400 {
+		x.learn(f)
+	}
+}
+
+// learn is act of what does not get lost: a connection's begin and end.
+func (x *simNode) learn(f func()) {
 	switch {
 	case !x.up:
 	case x.paused:
-		if len(x.queue) < 400 {
-			x.queue = append(x.queue, f)
-		}
+		x.queue = append(x.queue, f)
 	default:
 		f()
 	}

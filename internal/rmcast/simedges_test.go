@@ -90,7 +90,7 @@ func (d dialler) Dial(id ID, addr netip.AddrPort) {
 	refuse := func(after time.Duration, why string, self bool) {
 		s.after(after, func() {
 			e.counts.Refused++
-			x.act(func() { x.arm(x.n.EdgeFailed(s.now, id, addr, why, self)) })
+			x.learn(func() { x.arm(x.n.EdgeFailed(s.now, id, addr, why, self)) })
 		})
 	}
 	o := s.at[addr]
@@ -114,8 +114,8 @@ func (d dialler) Dial(id ID, addr netip.AddrPort) {
 			e.counts.Up++
 			e.up = append(e.up, &simEdge{a: x, b: o})
 		}
-		x.act(func() { x.arm(x.n.EdgeUp(s.now, o.id, addr)) })
-		o.act(func() { o.arm(o.n.EdgeUp(s.now, x.id, x.addr)) })
+		x.learn(func() { x.arm(x.n.EdgeUp(s.now, o.id, addr)) })
+		o.learn(func() { o.arm(o.n.EdgeUp(s.now, x.id, x.addr)) })
 	})
 }
 
@@ -137,7 +137,7 @@ func (e *simEdges) end(x *simEdge) {
 	e.up = slices.DeleteFunc(e.up, func(o *simEdge) bool { return o == x })
 	for i, n := range []*simNode{x.a, x.b} {
 		o := []*simNode{x.b, x.a}[i]
-		e.s.after(e.s.delay, func() { n.act(func() { n.arm(n.n.EdgeDown(e.s.now, o.id)) }) })
+		e.s.after(e.s.delay, func() { n.learn(func() { n.arm(n.n.EdgeDown(e.s.now, o.id)) }) })
 	}
 }
 
