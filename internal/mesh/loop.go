@@ -406,6 +406,10 @@ func (m *Mesh) setLive(id ident.HostID, l liveness) {
 	}
 	h.live = l
 	m.cfg.HostChanged(id)
+	if l == liveDead && h.up { // what it has counts as long as the link does, and a quiet one is not asked for many seconds
+		now := time.Now()
+		m.act(now, h, h.link.Doubt(now, m.env(h, m.relays())))
+	}
 }
 
 // peerUp greets a host that we can talk to now.

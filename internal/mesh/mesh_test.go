@@ -426,6 +426,34 @@ func TestRemovedMeanwhile(t *testing.T) {
 	}
 }
 
+// TestDeadIsAsked: the link to a host that the others hold for dead is asked at once: a quiet one would not be for five seconds and more.
+func TestDeadIsAsked(t *testing.T) {
+	a, _, c, _ := trio(t)
+	quiet := func() (is bool) {
+		if err := a.do(func() { is = a.hosts[c.self].link.Quiet() }); err != nil {
+			t.Fatal(err)
+		}
+		return is
+	}
+	eventually(t, 10*time.Second, "the link is quiet", quiet)
+	if err := a.do(func() {
+		h := a.hosts[c.self]
+		if a.setLive(c.self, liveDead); h.link.Quiet() {
+			t.Error("it is not asked")
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "it answers", quiet)
+	_ = c.Close()
+	began := time.Now()
+	if err := a.do(func() { a.setLive(c.self, liveAlive); a.setLive(c.self, liveDead) }); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 4*time.Second, "the link is down", func() bool { return !a.linkedTo("c") })
+	t.Logf("down after %v", time.Since(began).Round(time.Millisecond))
+}
+
 // TestHostThatLeft: who quit is listed as left until a host of its name is there again.
 func TestHostThatLeft(t *testing.T) {
 	a, _, c, token := trio(t)
