@@ -83,7 +83,7 @@ func (m *Mesh) admit(id ident.HostID, info handshake.Info, _ bool) *handshake.Re
 	taken := info.Name == m.cfg.Name
 	owner := m.self
 	for _, o := range m.hosts {
-		if o.id != id && o.rec.Name == info.Name && o.known && !o.barred && !o.rec.Left && !o.stopped && (o.up || o.live == liveAlive) {
+		if o.id != id && o.rec.Name == info.Name && o.known && !o.barred && !o.rec.Left && !o.stopped && o.there() {
 			taken, owner = true, o.id
 		}
 	}
@@ -93,6 +93,11 @@ func (m *Mesh) admit(id ident.HostID, info handshake.Info, _ bool) *handshake.Re
 			"the host name %q is taken by %s; start with --name OTHER", info.Name, owner.Short())}
 	}
 	return nil
+}
+
+// there reports whether a host counts as running: one that the others hold for dead does if the link to it answers.
+func (h *host) there() bool {
+	return h.live == liveAlive || h.up && (h.live != liveDead || h.link.Quiet())
 }
 
 // sayHello begins a handshake with a known host.

@@ -426,7 +426,8 @@ func TestRemovedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestDeadIsAsked: the link to a host that the others hold for dead is asked at once: a quiet one would not be for five seconds and more.
+// TestDeadIsAsked: the link to a host that the others hold for dead is asked at once: a quiet one would not be for five seconds and more. While that
+// does not answer another may come under its name.
 func TestDeadIsAsked(t *testing.T) {
 	a, _, c, _ := trio(t)
 	quiet := func() (is bool) {
@@ -445,9 +446,22 @@ func TestDeadIsAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, 5*time.Second, "it answers", quiet)
+	mayJoin := func(want bool) {
+		t.Helper()
+		if refused := a.admit(ident.HostID{1}, handshake.Info{Name: "c"}, true); (refused == nil) != want {
+			t.Errorf("another of its name: %+v", refused)
+		}
+	}
+	if err := a.do(func() { mayJoin(false) }); err != nil {
+		t.Fatal(err)
+	}
 	_ = c.Close()
 	began := time.Now()
-	if err := a.do(func() { a.setLive(c.self, liveAlive); a.setLive(c.self, liveDead) }); err != nil {
+	if err := a.do(func() {
+		a.setLive(c.self, liveAlive)
+		a.setLive(c.self, liveDead)
+		mayJoin(true)
+	}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 4*time.Second, "the link is down", func() bool { return !a.linkedTo("c") })
