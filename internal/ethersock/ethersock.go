@@ -1,4 +1,4 @@
-// Package ethersock sends and receives Ethernet frames of one type on one interface, beside all that pass there.
+// Package ethersock sends and receives Ethernet frames of one type on one interface, beside all that pass there, and sends any by any.
 package ethersock
 
 import "errors"
